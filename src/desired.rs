@@ -1,0 +1,312 @@
+//! From a topology to the desired state: every default filled in, with the facts of one host.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use crate::state::{
+    Address, AddressKey, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
+    Observed, Route, RouteKey, RouteType, Scope, State, Tunnel,
+};
+use crate::topology::{self, Effective, Mtu, Topology, TunnelKind};
+
+/// Bytes that an ipip tunnel puts before a packet: one IPv4 header without options (RFC 2003 section 3).
+const IPIP_OVERHEAD: u32 = 20;
+/// The MTU that the kernel takes for a tunnel whose underlay it doesn't know (`ETH_DATA_LEN`).
+const DEFAULT_UNDERLAY_MTU: u32 = 1500;
+/// The range of a tunnel's MTU (`ETH_MIN_MTU` to `IP_MAX_MTU` less the outer header, `net/ipv4/ip_tunnel.c`).
+const TUNNEL_MTU: std::ops::RangeInclusive<u32> = 68..=65515;
+
+/// The addresses whose way through the underlay [`desired`] wants to know: remotes that `mtu: auto` depends on, and
+/// gateways without a device.
+pub fn lookups(topology: &Topology) -> BTreeSet<IpAddr> {
+    let remotes = topology.tunnels.values().filter_map(|tunnel| {
+        let options = topology.tunnel(tunnel);
+        let automatic = matches!(options.get(|t| &t.mtu), None | Some(Mtu::Auto))
+            && options.get(|t| &t.device).is_none();
+        options
+            .get(|t| &t.remote)
+            .filter(|_| automatic)?
+            .address()
+            .map(IpAddr::V4)
+    });
+    let gateways = topology
+        .routes
+        .iter()
+        .flat_map(|route| route.hops())
+        .filter(|hop| hop.device.is_none());
+    remotes
+        .chain(gateways.filter_map(|hop| Some(hop.via?.0)))
+        .collect()
+}
+
+/// The state that `topology` wants on the host that was observed.
+pub fn desired(topology: &Topology, host: &Observed) -> State {
+    let build = Build { topology, host };
+    let mut state = State::default();
+    build.addresses(&mut state);
+    build.routes(&mut state);
+    build.tunnels(&mut state);
+    state
+}
+
+struct Build<'a> {
+    topology: &'a Topology,
+    host: &'a Observed,
+}
+
+impl Build<'_> {
+    fn protocol(&self) -> u8 {
+        self.topology.route_protocol.0
+    }
+
+    /// After the routes, which `mtu: auto` follows.
+    fn tunnels(&self, state: &mut State) {
+        for (&name, tunnel) in &self.topology.tunnels {
+            let options = self.topology.tunnel(tunnel);
+            let mtu = match options.get(|t| &t.mtu) {
+                Some(Mtu::Bytes(bytes)) => bytes,
+                Some(Mtu::Auto) | None => self.automatic_mtu(name, &options, state),
+            };
+            let kind = match options.get(|t| &t.kind).unwrap_or_default() {
+                TunnelKind::Ipip => Kind::Ipip(ipip(&options)),
+            };
+            let alias = self.topology.name.alias();
+            let admin_state = admin_state(&options);
+            state.tunnels.insert(
+                name,
+                Tunnel {
+                    kind,
+                    mtu,
+                    state: admin_state,
+                    alias,
+                },
+            );
+        }
+    }
+
+    /// What the outer path carries, less the outer header.
+    fn automatic_mtu(&self, name: InterfaceName, options: &Effective, state: &State) -> u32 {
+        let remote = options.get(|t| &t.remote).and_then(|end| end.address());
+        let local = options.get(|t| &t.local).and_then(|end| end.address());
+        let underlay = match options.get(|t| &t.device) {
+            Some(device) => self.device_mtu(device),
+            None => remote
+                .and_then(|remote| self.path_mtu(name, remote, state))
+                .or_else(|| local.and_then(|local| self.device_mtu(self.device_with(local)?))),
+        };
+        let underlay = underlay.unwrap_or(DEFAULT_UNDERLAY_MTU);
+        underlay
+            .saturating_sub(IPIP_OVERHEAD)
+            .clamp(*TUNNEL_MTU.start(), *TUNNEL_MTU.end())
+    }
+
+    /// The MTU on the way to `remote`: by a route of ours that is about to be, if it's more specific than the kernel's.
+    fn path_mtu(&self, tunnel: InterfaceName, remote: Ipv4Addr, state: &State) -> Option<u32> {
+        let remote = IpAddr::V4(remote);
+        let ours = state
+            .routes
+            .iter()
+            .filter(|(key, route)| {
+                key.table == MAIN_TABLE
+                    && key.to.contains(&remote)
+                    && route.kind == RouteType::Unicast
+            })
+            .max_by_key(|(key, _)| (key.to.prefix_len(), std::cmp::Reverse(key.metric)))
+            .and_then(|(key, route)| {
+                Some((key.to.prefix_len(), route.devices().next()?, route.mtu))
+            })
+            .filter(|(_, device, _)| *device != tunnel);
+        // A path through the tunnel itself would make its MTU shrink by 20 with each pass.
+        let observed = self
+            .host
+            .paths
+            .get(&remote)
+            .filter(|path| path.device != tunnel);
+        match (ours, observed) {
+            (Some((prefix_len, device, mtu)), path)
+                if path.is_none_or(|path| prefix_len > path.prefix_len) =>
+            {
+                mtu.or_else(|| self.device_mtu(device))
+            }
+            (_, path) => path.map(|path| path.mtu),
+        }
+    }
+
+    fn device_mtu(&self, device: InterfaceName) -> Option<u32> {
+        self.host.devices.get(&device).map(|device| device.mtu)
+    }
+
+    fn device_with(&self, local: Ipv4Addr) -> Option<InterfaceName> {
+        let local = IpAddr::V4(local);
+        self.host
+            .state
+            .addresses
+            .keys()
+            .find(|key| key.local == local)
+            .map(|key| key.device)
+    }
+
+    fn addresses(&self, state: &mut State) {
+        let of_tunnels = self
+            .topology
+            .tunnels
+            .iter()
+            .map(|(name, tunnel)| (name, &tunnel.addresses));
+        for (&device, list) in of_tunnels.chain(&self.topology.addresses) {
+            for address in list {
+                state
+                    .addresses
+                    .insert(address.key(device), self.address(device, address));
+            }
+        }
+    }
+
+    fn address(&self, device: InterfaceName, address: &topology::Address) -> Address {
+        let local = address.address.net.addr();
+        let label = match local {
+            IpAddr::V4(_) => Some(
+                address
+                    .label
+                    .as_ref()
+                    .map_or_else(|| device.to_string(), |label| label.0.clone()),
+            ),
+            IpAddr::V6(_) => None,
+        };
+        Address {
+            prefix_len: address.prefix_len(),
+            peer: address.peer().filter(|peer| *peer != local),
+            broadcast: None,
+            scope: address
+                .scope
+                .unwrap_or_else(|| default_address_scope(local)),
+            label,
+            noprefixroute: address.noprefixroute,
+            metric: address.metric,
+            protocol: if self.host.marks_addresses {
+                self.protocol()
+            } else {
+                0
+            },
+            lifetime: None,
+        }
+    }
+
+    /// After the addresses, which tell the device of a gateway.
+    fn routes(&self, state: &mut State) {
+        let mut routes = Vec::new();
+        for (&name, tunnel) in &self.topology.tunnels {
+            // The kernel has no routes through a device that is down.
+            if admin_state(&self.topology.tunnel(tunnel)) == AdminState::Up {
+                routes.extend(
+                    tunnel
+                        .routes
+                        .iter()
+                        .map(|route| self.route(route, Some(name), state)),
+                );
+            }
+        }
+        routes.extend(
+            self.topology
+                .routes
+                .iter()
+                .map(|route| self.route(route, None, state)),
+        );
+        state.routes.extend(routes);
+    }
+
+    fn route(
+        &self,
+        route: &topology::Route,
+        tunnel: Option<InterfaceName>,
+        state: &State,
+    ) -> (RouteKey, Route) {
+        let key = route.key();
+        let mut hops = route.hops();
+        if hops.is_empty() && route.kind == RouteType::Unicast {
+            hops.push(topology::NextHop {
+                via: None,
+                device: tunnel,
+                weight: None,
+                onlink: false,
+            });
+        }
+        let mut nexthops: Vec<NextHop> = hops
+            .iter()
+            .map(|hop| NextHop {
+                via: hop.via.map(|via| via.0),
+                device: tunnel
+                    .or(hop.device)
+                    .or_else(|| self.device_towards(hop.via?.0, state)),
+                weight: hop.weight.unwrap_or(1),
+                onlink: hop.onlink,
+            })
+            .collect();
+        nexthops.sort();
+        let direct = nexthops.iter().any(|hop| hop.via.is_none()) && !nexthops.is_empty();
+        let default_scope = match key.to {
+            IpNet::V4(_) if direct => Scope::LINK,
+            _ => Scope::GLOBAL,
+        };
+        let value = Route {
+            kind: route.kind,
+            protocol: self.protocol(),
+            scope: route.scope.unwrap_or(default_scope),
+            src: route.src.map(|src| src.0),
+            mtu: route.mtu,
+            advmss: route.advmss,
+            nexthops,
+            other_attributes: false,
+        };
+        (key, value)
+    }
+
+    /// The device whose network holds a gateway: in the topology, on the host, or as the kernel routes to it.
+    fn device_towards(&self, gateway: IpAddr, state: &State) -> Option<InterfaceName> {
+        let holds = |(key, address): (&AddressKey, &Address)| {
+            address
+                .network(key)
+                .filter(|net| net.contains(&gateway))
+                .map(|net| (net.prefix_len(), key.device))
+        };
+        let addresses = state.addresses.iter().chain(&self.host.state.addresses);
+        let nearest = addresses
+            .filter_map(holds)
+            .max_by_key(|(prefix_len, _)| *prefix_len);
+        nearest
+            .map(|(_, device)| device)
+            .or_else(|| self.host.paths.get(&gateway).map(|path| path.device))
+    }
+}
+
+fn ipip(options: &Effective) -> Ipip {
+    let defaults = Ipip::default();
+    Ipip {
+        local: options.get(|t| &t.local).and_then(|end| end.address()),
+        remote: options.get(|t| &t.remote).and_then(|end| end.address()),
+        device: options.get(|t| &t.device),
+        mode: options.get(|t| &t.mode).unwrap_or(Mode::Ipip),
+        ttl: options.get(|t| &t.ttl).unwrap_or(defaults.ttl),
+        tos: options.get(|t| &t.tos).unwrap_or(defaults.tos),
+        pmtudisc: options.get(|t| &t.pmtudisc).unwrap_or(defaults.pmtudisc),
+        fwmark: options.get(|t| &t.fwmark).unwrap_or(defaults.fwmark),
+        external: defaults.external,
+        encap: defaults.encap,
+    }
+}
+
+fn admin_state(options: &Effective) -> AdminState {
+    options.get(|t| &t.state).unwrap_or(AdminState::Up)
+}
+
+/// What `ip address add` gives an IPv4 address, and what the kernel makes of an IPv6 one (`ipv6_addr_scope`).
+fn default_address_scope(address: IpAddr) -> Scope {
+    match address {
+        IpAddr::V4(address) if address.is_loopback() => Scope::HOST,
+        IpAddr::V6(address) if address.is_loopback() => Scope::HOST,
+        IpAddr::V6(address) if address.is_unicast_link_local() => Scope::LINK,
+        IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfec0 => Scope::SITE,
+        IpAddr::V4(_) | IpAddr::V6(_) => Scope::GLOBAL,
+    }
+}

@@ -1,0 +1,7 @@
+//! tunnelform: a Linux host's IPIP overlay, made to match a YAML file.
+#![warn(missing_docs)]
+
+pub mod desired;
+pub mod plan;
+pub mod state;
+pub mod topology;

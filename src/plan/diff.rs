@@ -1,0 +1,479 @@
+//! What differs, object by object, and whose it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Change, Conflict, Delta, Terms};
+use crate::state::{
+    Address, AddressKey, Endpoints, InterfaceName, Kind, Observed, Route, RouteKey, State, Tunnel,
+};
+use crate::topology::Owner;
+
+/// `IFAPROT_KERNEL_LL`: an IPv6 link-local address that the kernel made (`include/uapi/linux/if_addr.h`).
+const PROTOCOL_KERNEL_LINK_LOCAL: u8 = 3;
+
+#[derive(Default)]
+pub(super) struct Difference {
+    pub(super) changes: Vec<Change>,
+    pub(super) conflicts: Vec<Conflict>,
+    pub(super) warnings: Vec<String>,
+}
+
+pub(super) fn diff(
+    desired: &State,
+    known: &State,
+    observed: &Observed,
+    terms: &Terms,
+) -> Difference {
+    let mut diff = Diff {
+        desired,
+        known,
+        observed,
+        terms,
+        alias: terms.owner.alias(),
+        others: other_owners(observed, &terms.owner),
+        found: Difference::default(),
+    };
+    diff.tunnels();
+    diff.endpoints();
+    diff.addresses();
+    diff.routes();
+    diff.missing_devices();
+    diff.found
+}
+
+fn other_owners(observed: &Observed, owner: &Owner) -> BTreeSet<String> {
+    let owners = observed
+        .devices
+        .values()
+        .filter_map(|device| Owner::of_alias(&device.alias));
+    owners
+        .filter(|other| *other != owner.as_str())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whose an object with our mark is.
+#[derive(PartialEq, Eq)]
+enum Whose {
+    Ours,
+    /// On a tunnel of another topology.
+    Theirs,
+    /// On no tunnel of ours or theirs: the mark alone tells, and it is the same for every topology that uses it.
+    Outside,
+}
+
+struct Diff<'a> {
+    desired: &'a State,
+    known: &'a State,
+    observed: &'a Observed,
+    terms: &'a Terms,
+    alias: String,
+    others: BTreeSet<String>,
+    found: Difference,
+}
+
+impl Diff<'_> {
+    fn tunnels(&mut self) {
+        for (&name, to) in &self.desired.tunnels {
+            match (
+                self.observed.devices.get(&name),
+                self.observed.state.tunnels.get(&name),
+            ) {
+                (None, _) => self.tunnel(name, Delta::Create(to.clone())),
+                (Some(_), Some(from)) if from == to => {}
+                (Some(_), Some(from)) if from.alias == self.alias || self.terms.adopt => {
+                    self.tunnel(name, change_tunnel(from, to));
+                }
+                (Some(_), Some(from)) => {
+                    let found = match Owner::of_alias(&from.alias) {
+                        Some(owner) => format!("it belongs to the topology {owner:?}"),
+                        None if from.alias.is_empty() => {
+                            format!("it exists ({}) and has no owner", from.endpoints())
+                        }
+                        None => format!(
+                            "it exists ({}) with the alias {:?}",
+                            from.endpoints(),
+                            from.alias
+                        ),
+                    };
+                    self.conflict(format!("tunnel {name}"), found, adopt_help());
+                }
+                (Some(device), None) => {
+                    let kind = if device.kind.is_empty() {
+                        "hardware or loopback"
+                    } else {
+                        &device.kind
+                    };
+                    let found = format!("a device of that name exists, of kind {kind}");
+                    self.conflict(
+                        format!("tunnel {name}"),
+                        found,
+                        "rename one of the two; only an ipip tunnel can be adopted",
+                    );
+                }
+            }
+        }
+        for (&name, from) in &self.observed.state.tunnels {
+            if from.alias == self.alias
+                && !self.desired.tunnels.contains_key(&name)
+                && self.terms.prune
+            {
+                self.tunnel(name, Delta::Delete(from.clone()));
+            }
+        }
+    }
+
+    fn tunnel(&mut self, name: InterfaceName, delta: Delta<Tunnel>) {
+        self.found.changes.push(Change::Tunnel(name, delta));
+    }
+
+    fn conflict(&mut self, object: String, found: impl Into<String>, help: impl Into<String>) {
+        self.found.conflicts.push(Conflict {
+            object,
+            found: found.into(),
+            help: help.into(),
+        });
+    }
+
+    /// A tunnel that isn't ours, under another name, with the endpoints that one of ours wants.
+    fn endpoints(&mut self) {
+        let foreign: BTreeMap<Endpoints, InterfaceName> = self
+            .observed
+            .state
+            .tunnels
+            .iter()
+            .filter(|(name, tunnel)| {
+                tunnel.alias != self.alias && !self.desired.tunnels.contains_key(name)
+            })
+            .map(|(name, tunnel)| (tunnel.endpoints(), *name))
+            .collect();
+        for (name, tunnel) in &self.desired.tunnels {
+            if let Some(other) = foreign.get(&tunnel.endpoints()) {
+                self.conflict(
+                    format!("tunnel {name}"),
+                    format!("{other}, which isn't ours, has the same endpoints ({})", tunnel.endpoints()),
+                    format!("the kernel allows one tunnel for them: delete {other}, or name ours {other} and adopt it"),
+                );
+            }
+        }
+    }
+
+    fn addresses(&mut self) {
+        let observed = &self.observed.state.addresses;
+        for (&key, to) in &self.desired.addresses {
+            let Some(from) = observed.get(&key) else {
+                self.address(key, Delta::Create(to.clone()));
+                continue;
+            };
+            let ours =
+                self.desired.tunnels.contains_key(&key.device) || from.protocol == to.protocol;
+            if from == to {
+            } else if ours || self.terms.adopt {
+                self.address(key, change_address(key, from, to));
+            } else {
+                let found = format!(
+                    "it exists without our mark (protocol {} in place of {})",
+                    from.protocol, to.protocol
+                );
+                self.conflict(format!("address {key}"), found, adopt_help());
+            }
+        }
+        if !self.terms.prune {
+            return;
+        }
+        for (&key, from) in observed
+            .iter()
+            .filter(|(key, _)| !self.desired.addresses.contains_key(key))
+        {
+            match self.whose_address(key, from) {
+                Some(Whose::Ours) => self.address(key, Delta::Delete(from.clone())),
+                Some(Whose::Outside)
+                    if self.is_ours_outside(
+                        |s| s.addresses.contains_key(&key),
+                        &format!("address {key}"),
+                    ) =>
+                {
+                    self.address(key, Delta::Delete(from.clone()));
+                }
+                Some(Whose::Theirs | Whose::Outside) | None => {}
+            }
+        }
+    }
+
+    fn address(&mut self, key: AddressKey, delta: Delta<Address>) {
+        self.found.changes.push(Change::Address(key, delta));
+    }
+
+    fn whose_address(&self, key: AddressKey, address: &Address) -> Option<Whose> {
+        if self.is_being_deleted(key.device)
+            || is_kernels_link_local(key, address, self.observed.marks_addresses)
+        {
+            return None;
+        }
+        match self.whose_device(key.device) {
+            Some(whose) => Some(whose),
+            None if self.observed.marks_addresses && address.protocol == self.terms.protocol => {
+                Some(Whose::Outside)
+            }
+            None => None,
+        }
+    }
+
+    /// Whose a device is; `None`: no topology's.
+    fn whose_device(&self, device: InterfaceName) -> Option<Whose> {
+        if self.desired.tunnels.contains_key(&device) {
+            return Some(Whose::Ours);
+        }
+        let alias = &self.observed.devices.get(&device)?.alias;
+        match Owner::of_alias(alias) {
+            Some(_) if *alias == self.alias => Some(Whose::Ours),
+            Some(_) => Some(Whose::Theirs),
+            None => None,
+        }
+    }
+
+    fn is_being_deleted(&self, device: InterfaceName) -> bool {
+        !self.desired.tunnels.contains_key(&device)
+            && self.terms.prune
+            && self
+                .observed
+                .state
+                .tunnels
+                .get(&device)
+                .is_some_and(|tunnel| tunnel.alias == self.alias)
+    }
+
+    fn routes(&mut self) {
+        let observed = &self.observed.state.routes;
+        for (&key, to) in &self.desired.routes {
+            let Some(from) = observed.get(&key) else {
+                self.route(key, Delta::Create(to.clone()));
+                continue;
+            };
+            let shared = self
+                .observed
+                .duplicate_routes
+                .iter()
+                .any(|(k, r)| *k == key && r.protocol != self.terms.protocol);
+            let ours = from.protocol == self.terms.protocol
+                && self.whose_route(from) != Whose::Theirs
+                && !shared;
+            if from == to {
+            } else if ours || (self.terms.adopt && !shared) {
+                self.route(
+                    key,
+                    Delta::Update {
+                        from: from.clone(),
+                        to: to.clone(),
+                    },
+                );
+            } else {
+                let found = if shared {
+                    "a second route of another protocol has the same table, prefix, tos and metric"
+                        .to_owned()
+                } else if from.protocol == self.terms.protocol {
+                    "it leads through a tunnel of another topology".to_owned()
+                } else {
+                    format!(
+                        "a route of protocol {} has the same table, prefix, tos and metric",
+                        from.protocol
+                    )
+                };
+                let help = if shared {
+                    "give ours another `metric`".to_owned()
+                } else {
+                    format!("{}, or give ours another `metric`", adopt_help())
+                };
+                self.conflict(format!("route {key}"), found, help);
+            }
+        }
+        if !self.terms.prune {
+            return;
+        }
+        let extra = self
+            .observed
+            .duplicate_routes
+            .iter()
+            .map(|(key, route)| (*key, route));
+        let undesired = observed
+            .iter()
+            .filter(|(key, _)| !self.desired.routes.contains_key(key))
+            .map(|(key, route)| (*key, route));
+        for (key, from) in undesired
+            .chain(extra)
+            .filter(|(_, route)| route.protocol == self.terms.protocol)
+        {
+            if from.devices().any(|device| self.is_being_deleted(device)) {
+                continue;
+            }
+            let delete = match self.whose_route(from) {
+                Whose::Ours => true,
+                Whose::Theirs => false,
+                Whose::Outside => {
+                    self.is_ours_outside(|s| s.routes.contains_key(&key), &format!("route {key}"))
+                }
+            };
+            if delete {
+                self.route(key, Delta::Delete(from.clone()));
+            }
+        }
+    }
+
+    fn route(&mut self, key: RouteKey, delta: Delta<Route>) {
+        self.found.changes.push(Change::Route(key, delta));
+    }
+
+    fn whose_route(&self, route: &Route) -> Whose {
+        let mut whose = Whose::Outside;
+        for device in route.devices() {
+            match self.whose_device(device) {
+                Some(Whose::Theirs) => return Whose::Theirs,
+                Some(Whose::Ours) => whose = Whose::Ours,
+                Some(Whose::Outside) | None => {}
+            }
+        }
+        whose
+    }
+
+    /// Whether an undesired object with our mark, outside every tunnel, is ours: surely where the topology names it, or
+    /// where no other topology is on this host.
+    fn is_ours_outside(&mut self, named_in: impl Fn(&State) -> bool, object: &str) -> bool {
+        if self.others.is_empty() || named_in(self.known) {
+            return true;
+        }
+        let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
+        let others = others.join(", ");
+        let protocol = self.terms.protocol;
+        if self.wants_outside() {
+            self.conflict(
+                object.to_owned(),
+                format!(
+                    "it has our mark (protocol {protocol}) and this topology doesn't name it, but the topology {others} \
+                     is on this host too: it may be theirs"
+                ),
+                "give the topologies different `route_protocol`s; if the object is nobody's, delete it by hand",
+            );
+        } else {
+            self.found.warnings.push(format!(
+                "{object} has our mark (protocol {protocol}) but may belong to the topology {others}: left alone"
+            ));
+        }
+        false
+    }
+
+    fn wants_outside(&self) -> bool {
+        let ours = |device: &InterfaceName| self.desired.tunnels.contains_key(device);
+        self.desired.addresses.keys().any(|key| !ours(&key.device))
+            || self
+                .desired
+                .routes
+                .values()
+                .any(|route| !route.devices().any(|device| ours(&device)))
+    }
+
+    /// Devices that desired objects need and nobody makes.
+    fn missing_devices(&mut self) {
+        let mut missing = BTreeSet::new();
+        let exists = |device: &InterfaceName| {
+            self.observed.devices.contains_key(device) || self.desired.tunnels.contains_key(device)
+        };
+        let of_tunnels = self
+            .desired
+            .tunnels
+            .values()
+            .filter_map(|tunnel| tunnel.endpoints().device);
+        let of_addresses = self.desired.addresses.keys().map(|key| key.device);
+        let of_routes = self
+            .desired
+            .routes
+            .values()
+            .flat_map(|route| route.devices());
+        missing.extend(
+            of_tunnels
+                .chain(of_addresses)
+                .chain(of_routes)
+                .filter(|device| !exists(device)),
+        );
+        let lines = missing.iter().map(|device| {
+            format!("device {device} doesn't exist on this host: what needs it will fail")
+        });
+        let gateways = self.desired.routes.iter().flat_map(|(key, route)| {
+            let lost = route.nexthops.iter().filter(|hop| hop.device.is_none());
+            lost.filter_map(move |hop| {
+                Some(format!(
+                    "route {key}: no device reaches the gateway {}",
+                    hop.via?
+                ))
+            })
+        });
+        let mut warnings: Vec<String> = lines.chain(gateways).collect();
+        if !self.observed.marks_addresses
+            && self
+                .desired
+                .addresses
+                .keys()
+                .any(|key| !self.desired.tunnels.contains_key(&key.device))
+        {
+            warnings.push(
+                "this kernel can't mark addresses (Linux 5.18 and later can): those outside our tunnels are added but never pruned"
+                    .into(),
+            );
+        }
+        self.found.warnings.append(&mut warnings);
+    }
+}
+
+fn adopt_help() -> &'static str {
+    "`--adopt` takes it over"
+}
+
+/// An IPv6 address that the kernel gives to every device that is up. Kernels without `IFA_PROTO` don't tell it from a
+/// person's, so there all link-local addresses are left alone.
+fn is_kernels_link_local(key: AddressKey, address: &Address, marks: bool) -> bool {
+    match key.local {
+        std::net::IpAddr::V6(ip) => {
+            ip.is_unicast_link_local() && (!marks || address.protocol == PROTOCOL_KERNEL_LINK_LOCAL)
+        }
+        std::net::IpAddr::V4(_) => false,
+    }
+}
+
+fn change_tunnel(from: &Tunnel, to: &Tunnel) -> Delta<Tunnel> {
+    let (from, to) = (from.clone(), to.clone());
+    let Kind::Ipip(old) = &from.kind;
+    let Kind::Ipip(new) = &to.kind;
+    let why = if old.external != new.external {
+        "the kernel can't turn external mode on or off in place"
+    } else if old.remote.is_some() != new.remote.is_some() {
+        "the kernel can't turn a tunnel between multipoint and one remote in place"
+    } else {
+        return Delta::Update { from, to };
+    };
+    Delta::Replace {
+        from,
+        to,
+        why: why.into(),
+    }
+}
+
+/// The kernel changes an address's metric, mark and lifetime in place (`inet_rtm_newaddr`), for IPv6 its peer and
+/// `noprefixroute` as well (`inet6_addr_modify`), and nothing else.
+fn change_address(key: AddressKey, from: &Address, to: &Address) -> Delta<Address> {
+    let (from, to) = (from.clone(), to.clone());
+    let mut in_place = Address {
+        metric: to.metric,
+        protocol: to.protocol,
+        lifetime: to.lifetime,
+        ..from.clone()
+    };
+    if key.local.is_ipv6() {
+        in_place.noprefixroute = to.noprefixroute;
+        in_place.peer = to.peer;
+    }
+    if in_place == to {
+        Delta::Update { from, to }
+    } else {
+        let why = "the kernel can't change these properties of an address in place".into();
+        Delta::Replace { from, to, why }
+    }
+}

@@ -1,0 +1,211 @@
+//! The plan for machines: one JSON document, its shape versioned and described by a schema.
+
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Action, Change, Conflict, Counts, Effect, Plan};
+
+/// Version of the document's shape. It changes when a key goes or means something else, not when one is added.
+const FORMAT_VERSION: u32 = 1;
+
+/// A plan, and what became of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "tunnelform plan")]
+pub struct Document {
+    /// Version of this shape: 1.
+    pub format_version: u32,
+    /// Version of the tunnelform that wrote it.
+    pub tunnelform_version: String,
+    /// Name of the topology, the owner of the objects.
+    pub owner: String,
+    /// Whether nothing was to be changed.
+    pub dry_run: bool,
+    /// Whether the host is now as the topology says.
+    pub in_sync: bool,
+    /// How many changes there are of each kind.
+    pub counts: Counts,
+    /// The changes.
+    pub changes: Vec<ChangeDocument>,
+    /// What stands in the way; nothing is changed while there is any.
+    pub conflicts: Vec<Conflict>,
+    /// What else to know.
+    pub warnings: Vec<String>,
+    /// What went wrong apart from a change of its own.
+    pub errors: Vec<String>,
+}
+
+/// One change.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ChangeDocument {
+    /// What is done.
+    pub action: Action,
+    /// Kind of object: `tunnel`, `address` or `route`.
+    pub object: String,
+    /// The object's key in words: `tun1`, `10.0.0.1/24 on tun1`, `10.244.0.0/16`.
+    pub key: String,
+    /// The object as it is; null where it isn't there.
+    pub before: Value,
+    /// The object as it will be; null where it won't be there.
+    pub after: Value,
+    /// The attributes that an update or replacement changes.
+    pub attributes: Vec<AttributeDocument>,
+    /// Why it is replaced or put back; null otherwise.
+    pub why: Option<String>,
+    /// What it does to traffic.
+    pub effect: Effect,
+    /// What became of it.
+    pub status: Status,
+    /// Why it failed or was skipped.
+    pub error: Option<String>,
+}
+
+/// One attribute that changes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct AttributeDocument {
+    /// Its name.
+    pub name: String,
+    /// As it is.
+    pub old: Value,
+    /// As it will be.
+    pub new: Value,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It was not carried out (yet).
+    Pending,
+    /// The kernel did it.
+    Done,
+    /// The kernel refused it.
+    Failed,
+    /// It could not be tried, because something it needs is missing.
+    Skipped,
+}
+
+/// What became of one change, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What became of it.
+    pub status: Status,
+    /// Why it failed or was skipped.
+    pub error: Option<String>,
+}
+
+impl Outcome {
+    /// Not carried out.
+    pub const PENDING: Self = Self {
+        status: Status::Pending,
+        error: None,
+    };
+    /// Carried out.
+    pub const DONE: Self = Self {
+        status: Status::Done,
+        error: None,
+    };
+}
+
+impl Document {
+    /// The document of plans that were carried out one after the other, or of one that wasn't.
+    pub fn new(owner: &str, dry_run: bool, in_sync: bool, rounds: &[(&Plan, &[Outcome])]) -> Self {
+        let mut document = Self {
+            format_version: FORMAT_VERSION,
+            tunnelform_version: env!("CARGO_PKG_VERSION").into(),
+            owner: owner.into(),
+            dry_run,
+            in_sync,
+            counts: Counts::default(),
+            changes: Vec::new(),
+            conflicts: Vec::new(),
+            warnings: Vec::new(),
+            errors: Vec::new(),
+        };
+        for (plan, outcomes) in rounds {
+            document.counts += plan.counts();
+            let outcome = |index: usize| outcomes.get(index).unwrap_or(&Outcome::PENDING);
+            let changes = plan.changes.iter().enumerate();
+            document
+                .changes
+                .extend(changes.map(|(index, change)| ChangeDocument::new(change, outcome(index))));
+            document.conflicts.extend(plan.conflicts.iter().cloned());
+            document.warnings.extend(plan.warnings.iter().cloned());
+        }
+        document
+    }
+}
+
+impl ChangeDocument {
+    fn new(change: &Change, outcome: &Outcome) -> Self {
+        let (before, after) = match change {
+            Change::Tunnel(name, delta) => {
+                let with_name = |value| keyed(&serde_json::json!({ "name": name }), value);
+                (
+                    with_name(json(delta.before())),
+                    with_name(json(delta.after())),
+                )
+            }
+            Change::Address(key, delta) => (
+                keyed(&json(key), json(delta.before())),
+                keyed(&json(key), json(delta.after())),
+            ),
+            Change::Route(key, delta) => (
+                keyed(&json(key), json(delta.before())),
+                keyed(&json(key), json(delta.after())),
+            ),
+        };
+        let attributes = change
+            .attributes()
+            .into_iter()
+            .map(|(name, old, new)| AttributeDocument { name, old, new });
+        Self {
+            action: change.action(),
+            object: change.kind().into(),
+            key: change.key(),
+            before,
+            after,
+            attributes: attributes.collect(),
+            why: change.why().map(str::to_owned),
+            effect: change.effect(),
+            status: outcome.status,
+            error: outcome.error.clone(),
+        }
+    }
+}
+
+fn json<T: Serialize>(value: T) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// The object's key and value as one; null stays null.
+fn keyed(key: &Value, value: Value) -> Value {
+    match (key, value) {
+        (Value::Object(key), Value::Object(value)) => {
+            Value::Object(key.clone().into_iter().chain(value).collect())
+        }
+        (_, value) => value,
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            create,
+            update,
+            replace,
+            delete,
+            restore,
+        } = other;
+        self.create += create;
+        self.update += update;
+        self.replace += replace;
+        self.delete += delete;
+        self.restore += restore;
+    }
+}
+
+/// JSON Schema of the document.
+pub fn schema() -> Schema {
+    schemars::schema_for!(Document)
+}

@@ -1,0 +1,315 @@
+//! The plan: what differs between desired and observed, in the order in which it is carried out.
+//!
+//! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
+
+mod diff;
+mod document;
+mod model;
+mod order;
+mod text;
+
+use serde::Serialize;
+
+use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
+use crate::topology::Owner;
+pub use document::{ChangeDocument, Document, Outcome, Status, schema};
+pub use model::simulate;
+pub use text::{Style, unified_diff};
+
+/// Whose objects a plan may touch, and how far it goes.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Whose tunnels.
+    pub owner: Owner,
+    /// The mark of routes, and of addresses outside tunnels.
+    pub protocol: u8,
+    /// Take over what exists without our mark.
+    pub adopt: bool,
+    /// Delete what is ours and not desired.
+    pub prune: bool,
+}
+
+/// The changes, and what a person should know before they are made.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// What differs: tunnels, addresses, routes, each in the order of their keys.
+    pub changes: Vec<Change>,
+    /// How the changes are carried out.
+    pub steps: Vec<Step>,
+    /// Objects that stand in the way. A plan with conflicts must not be carried out.
+    pub conflicts: Vec<Conflict>,
+    /// What else to know.
+    pub warnings: Vec<String>,
+}
+
+/// One object that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A tunnel.
+    Tunnel(InterfaceName, Delta<Tunnel>),
+    /// An address.
+    Address(AddressKey, Delta<Address>),
+    /// A route.
+    Route(RouteKey, Delta<Route>),
+}
+
+/// How an object differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delta<T> {
+    /// It isn't there.
+    Create(T),
+    /// The kernel can change it where it is.
+    Update {
+        /// As it is.
+        from: T,
+        /// As it should be.
+        to: T,
+    },
+    /// The kernel can't, so it is deleted and created.
+    Replace {
+        /// As it is.
+        from: T,
+        /// As it should be.
+        to: T,
+        /// Why it can't be changed in place.
+        why: String,
+    },
+    /// It shouldn't be there.
+    Delete(T),
+    /// It is as it should be, but another change makes the kernel drop it: it is put back.
+    Restore {
+        /// As it was and will be.
+        to: T,
+        /// What drops it.
+        why: String,
+    },
+}
+
+/// One move of the execution: a change, or the half of a replacement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Index of the change.
+    pub change: usize,
+    /// Which half.
+    pub part: Part,
+}
+
+/// The halves of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Take the object away.
+    Remove,
+    /// Create it, or make it as it should be.
+    Put,
+}
+
+/// An object that is in the way and isn't ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Conflict {
+    /// The object: `tunnel tun1`.
+    pub object: String,
+    /// What was found there.
+    pub found: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+/// What a change does to traffic while it's made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// No packet is lost.
+    None,
+    /// Traffic stops for the moment between two messages of one batch.
+    Brief,
+    /// Traffic through the object stops: for good, or until its replacement stands.
+    Stops,
+}
+
+/// Compares desired with observed.
+///
+/// `known`: what the topology holds, where that is more than `desired` (a topology that is being destroyed).
+pub fn plan(desired: &State, known: &State, observed: &Observed, terms: &Terms) -> Plan {
+    let diff::Difference {
+        changes,
+        conflicts,
+        warnings,
+    } = diff::diff(desired, known, observed, terms);
+    let mut plan = Plan {
+        changes,
+        steps: Vec::new(),
+        conflicts,
+        warnings,
+    };
+    order::order(&mut plan, desired, observed);
+    plan
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Whether the plan depends on routes of other protocols: it adds or changes routes, which may conflict with them,
+    /// or makes the kernel drop some.
+    pub fn concerns_all_routes(&self) -> bool {
+        self.changes.iter().any(|change| match change {
+            Change::Tunnel(_, delta) => !matches!(delta, Delta::Create(_)),
+            Change::Address(_, delta) => matches!(delta, Delta::Delete(_) | Delta::Replace { .. }),
+            Change::Route(_, delta) => !matches!(delta, Delta::Delete(_)),
+        })
+    }
+
+    /// How many changes of each kind there are.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for change in &self.changes {
+            *match change.action() {
+                Action::Create => &mut counts.create,
+                Action::Update => &mut counts.update,
+                Action::Replace => &mut counts.replace,
+                Action::Delete => &mut counts.delete,
+                Action::Restore => &mut counts.restore,
+            } += 1;
+        }
+        counts
+    }
+}
+
+/// How many changes of each kind a plan has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Counts {
+    /// To create.
+    pub create: usize,
+    /// To update in place.
+    pub update: usize,
+    /// To delete and create.
+    pub replace: usize,
+    /// To delete.
+    pub delete: usize,
+    /// To put back after another change made the kernel drop them.
+    pub restore: usize,
+}
+
+/// What a change does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Create.
+    Create,
+    /// Update in place.
+    Update,
+    /// Delete and create.
+    Replace,
+    /// Delete.
+    Delete,
+    /// Put back what another change makes the kernel drop.
+    Restore,
+}
+
+impl<T> Delta<T> {
+    /// What is done.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Create(_) => Action::Create,
+            Self::Update { .. } => Action::Update,
+            Self::Replace { .. } => Action::Replace,
+            Self::Delete(_) => Action::Delete,
+            Self::Restore { .. } => Action::Restore,
+        }
+    }
+
+    /// The object as it is, if it is there.
+    pub fn before(&self) -> Option<&T> {
+        match self {
+            Self::Create(_) => None,
+            Self::Update { from, .. } | Self::Replace { from, .. } | Self::Delete(from) => {
+                Some(from)
+            }
+            Self::Restore { to, .. } => Some(to),
+        }
+    }
+
+    /// The object as it will be, if it will be there.
+    pub fn after(&self) -> Option<&T> {
+        match self {
+            Self::Create(to)
+            | Self::Update { to, .. }
+            | Self::Replace { to, .. }
+            | Self::Restore { to, .. } => Some(to),
+            Self::Delete(_) => None,
+        }
+    }
+
+    /// Why it is done this way, where that needs words.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Replace { why, .. } | Self::Restore { why, .. } => Some(why),
+            Self::Create(_) | Self::Update { .. } | Self::Delete(_) => None,
+        }
+    }
+}
+
+impl Change {
+    /// What is done.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Tunnel(_, delta) => delta.action(),
+            Self::Address(_, delta) => delta.action(),
+            Self::Route(_, delta) => delta.action(),
+        }
+    }
+
+    /// Why it is done this way, where that needs words.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Tunnel(_, delta) => delta.why(),
+            Self::Address(_, delta) => delta.why(),
+            Self::Route(_, delta) => delta.why(),
+        }
+    }
+
+    /// What kind of object it is about.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tunnel(..) => "tunnel",
+            Self::Address(..) => "address",
+            Self::Route(..) => "route",
+        }
+    }
+
+    /// The object's key in words.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Tunnel(name, _) => name.to_string(),
+            Self::Address(key, delta) => match delta.after().or(delta.before()) {
+                Some(address) => format!("{} on {}", address.show(key), key.device),
+                None => key.to_string(),
+            },
+            Self::Route(key, _) => key.to_string(),
+        }
+    }
+
+    /// What the change does to traffic.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Self::Tunnel(_, Delta::Update { from, to }) if from.state != to.state => match to.state
+            {
+                crate::state::AdminState::Up => Effect::None,
+                crate::state::AdminState::Down => Effect::Stops,
+            },
+            _ => match self.action() {
+                Action::Create | Action::Update => Effect::None,
+                Action::Restore => Effect::Brief,
+                Action::Replace | Action::Delete => Effect::Stops,
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind(), self.key())
+    }
+}

@@ -1,0 +1,345 @@
+//! The order of the steps, and what is put back.
+//!
+//! What is to come stands before what is to go: tunnels, addresses and routes are put in place, then routes, addresses
+//! and tunnels are removed. What holds a place that something else wants goes first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::model::simulate;
+use super::{Action, Change, Delta, Part, Plan, Step};
+use crate::state::{AdminState, Endpoints, InterfaceName, Observed, State};
+
+pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
+    break_endpoint_cycles(plan, observed);
+    let early = Early::new(plan);
+    let mut run = Run::new(plan, desired, observed);
+
+    run.remove(|change| early.removes(change));
+    let tunnels = in_endpoint_order(run.plan, observed, &early);
+    run.put(tunnels);
+    run.put_back();
+    run.put_all(|change| matches!(change, Change::Address(..)));
+    // A gateway is reached by way of a route without one.
+    run.put_all(|change| matches!(change, Change::Route(..)) && !has_gateway(change));
+    run.put_all(|change| matches!(change, Change::Route(..)) && has_gateway(change));
+
+    run.remove(|change| matches!(change, Change::Route(..)));
+    run.remove(|change| matches!(change, Change::Address(..)));
+    run.remove(|change| matches!(change, Change::Tunnel(..)));
+    let before = run.plan.changes.len();
+    run.put_back();
+    let late: Vec<usize> = (before..run.plan.changes.len()).collect();
+    run.put(late);
+}
+
+/// Steps as they are chosen, with the state that they lead to.
+struct Run<'a> {
+    plan: &'a mut Plan,
+    desired: &'a State,
+    observed: &'a Observed,
+    /// Only where a change makes the kernel drop something.
+    model: Option<State>,
+    removed: BTreeSet<usize>,
+    put: BTreeSet<usize>,
+}
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a mut Plan, desired: &'a State, observed: &'a Observed) -> Self {
+        let drops = plan.changes.iter().any(|change| match change {
+            Change::Tunnel(_, delta) => match delta {
+                Delta::Update { from, to } => from.state != to.state,
+                Delta::Replace { .. } | Delta::Delete(_) => true,
+                Delta::Create(_) | Delta::Restore { .. } => false,
+            },
+            Change::Address(_, delta) => matches!(delta, Delta::Replace { .. } | Delta::Delete(_)),
+            Change::Route(..) => false,
+        });
+        let model = drops.then(|| observed.state.clone());
+        Self {
+            plan,
+            desired,
+            observed,
+            model,
+            removed: BTreeSet::new(),
+            put: BTreeSet::new(),
+        }
+    }
+
+    fn step(&mut self, change: usize, part: Part) {
+        let step = Step { change, part };
+        if let Some(model) = &mut self.model {
+            simulate(model, &self.observed.secondaries, &self.plan.changes, step);
+        }
+        self.plan.steps.push(step);
+    }
+
+    fn remove(&mut self, chosen: impl Fn(&Change) -> bool) {
+        for index in 0..self.plan.changes.len() {
+            let change = &self.plan.changes[index];
+            let removes = match change {
+                // A route is replaced atomically, so only a deletion removes it.
+                Change::Route(..) => change.action() == Action::Delete,
+                Change::Tunnel(..) | Change::Address(..) => {
+                    matches!(change.action(), Action::Delete | Action::Replace)
+                }
+            };
+            if removes && chosen(change) && self.removed.insert(index) {
+                self.step(index, Part::Remove);
+            }
+        }
+    }
+
+    fn put_all(&mut self, chosen: impl Fn(&Change) -> bool) {
+        let puts = |change: &Change| change.action() != Action::Delete && chosen(change);
+        let indices: Vec<usize> = (0..self.plan.changes.len())
+            .filter(|&index| puts(&self.plan.changes[index]))
+            .collect();
+        self.put(indices);
+    }
+
+    fn put(&mut self, indices: Vec<usize>) {
+        for index in indices {
+            // A replacement that nothing forced to go first goes now.
+            if matches!(
+                &self.plan.changes[index],
+                Change::Address(_, Delta::Replace { .. })
+            ) && self.removed.insert(index)
+            {
+                self.step(index, Part::Remove);
+            }
+            if self.put.insert(index) {
+                self.step(index, Part::Put);
+            }
+        }
+    }
+
+    /// Adds what the steps so far made the kernel drop, and what shall stay.
+    fn put_back(&mut self) {
+        let Some(model) = &self.model else { return };
+        // What a later step puts, and what is to go.
+        let (mut addresses, mut routes) = (BTreeSet::new(), BTreeSet::new());
+        for (index, change) in self.plan.changes.iter().enumerate() {
+            if change.action() == Action::Delete || !self.put.contains(&index) {
+                match change {
+                    Change::Address(key, _) => addresses.extend([*key]),
+                    Change::Route(key, _) => routes.extend([*key]),
+                    Change::Tunnel(..) => {}
+                }
+            }
+        }
+        let mut lost = Vec::new();
+        let why = "another change makes the kernel drop it".to_owned();
+        let (was, desired) = (&self.observed.state, self.desired);
+        for (key, to) in either(&desired.addresses, &was.addresses) {
+            let lacks = !addresses.contains(key) && model.addresses.get(key) != Some(to);
+            if lacks && stands(model, self.observed, key.device) {
+                lost.push(Change::Address(
+                    *key,
+                    Delta::Restore {
+                        to: to.clone(),
+                        why: why.clone(),
+                    },
+                ));
+            }
+        }
+        for (key, to) in either(&desired.routes, &was.routes) {
+            let lacks = !routes.contains(key) && model.routes.get(key) != Some(to);
+            if lacks
+                && to
+                    .devices()
+                    .all(|device| stands(model, self.observed, device))
+            {
+                lost.push(Change::Route(
+                    *key,
+                    Delta::Restore {
+                        to: to.clone(),
+                        why: why.clone(),
+                    },
+                ));
+            }
+        }
+        for change in &lost {
+            if let Change::Route(key, Delta::Restore { to, .. }) = change
+                && to.other_attributes
+            {
+                self.plan.warnings.push(format!(
+                    "route {key} (protocol {}) is dropped by the kernel and put back without the attributes that \
+                     tunnelform doesn't know",
+                    to.protocol
+                ));
+            }
+        }
+        self.plan.changes.extend(lost);
+    }
+}
+
+/// Whether a device is there to hold what is put back: a tunnel that is up in this state, or no tunnel at all.
+fn stands(model: &State, observed: &Observed, device: InterfaceName) -> bool {
+    match model.tunnels.get(&device) {
+        Some(tunnel) => tunnel.state == AdminState::Up,
+        None => {
+            !observed.state.tunnels.contains_key(&device) && observed.devices.contains_key(&device)
+        }
+    }
+}
+
+/// Every key of the two maps, with the first one's value where it has one.
+fn either<'a, K: Ord, V>(
+    first: &'a BTreeMap<K, V>,
+    second: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    first
+        .iter()
+        .chain(second.iter().filter(|(key, _)| !first.contains_key(key)))
+}
+
+fn has_gateway(change: &Change) -> bool {
+    match change {
+        Change::Route(_, delta) => delta.after().is_some_and(|route| {
+            route
+                .nexthops
+                .iter()
+                .any(|hop| hop.via.is_some() && !hop.onlink)
+        }),
+        Change::Tunnel(..) | Change::Address(..) => false,
+    }
+}
+
+/// What has to go before anything is put: it holds endpoints, or a network, that something else wants.
+struct Early {
+    endpoints: BTreeSet<Endpoints>,
+    networks: BTreeSet<(InterfaceName, Option<ipnet::IpNet>)>,
+    locals: BTreeSet<(InterfaceName, std::net::IpAddr)>,
+}
+
+impl Early {
+    fn new(plan: &Plan) -> Self {
+        let mut early = Self {
+            endpoints: BTreeSet::new(),
+            networks: BTreeSet::new(),
+            locals: BTreeSet::new(),
+        };
+        for change in &plan.changes {
+            match change {
+                Change::Tunnel(_, delta) => early
+                    .endpoints
+                    .extend(delta.after().map(|tunnel| tunnel.endpoints())),
+                Change::Address(key, Delta::Create(to) | Delta::Replace { to, .. }) => {
+                    early.networks.insert((key.device, to.network(key)));
+                    early.locals.insert((key.device, key.local));
+                }
+                Change::Address(..) | Change::Route(..) => {}
+            }
+        }
+        early
+    }
+
+    fn removes(&self, change: &Change) -> bool {
+        match change {
+            Change::Tunnel(_, Delta::Replace { .. }) => true,
+            Change::Tunnel(_, delta) => delta.before().is_some_and(|t| self.endpoints.contains(&t.endpoints())),
+            Change::Address(key, delta) => delta.before().is_some_and(|address| {
+                self.locals.contains(&(key.device, key.local))
+                    // The new one would become the old one's secondary, and go with it.
+                    || (key.local.is_ipv4() && self.networks.contains(&(key.device, address.network(key))))
+            }),
+            Change::Route(..) => false,
+        }
+    }
+}
+
+/// Tunnels to put: each update once its endpoints are free, then the creations.
+fn in_endpoint_order(plan: &Plan, observed: &Observed, early: &Early) -> Vec<usize> {
+    let mut held = holders(observed);
+    for change in plan.changes.iter().filter(|change| early.removes(change)) {
+        if let Change::Tunnel(name, Delta::Delete(_) | Delta::Replace { .. }) = change {
+            held.retain(|_, holder| holder != name);
+        }
+    }
+    let (mut ordered, mut waiting, mut created) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, change) in plan.changes.iter().enumerate() {
+        match change {
+            Change::Tunnel(name, Delta::Update { from, to }) => {
+                waiting.push((index, *name, from.endpoints(), to.endpoints()))
+            }
+            Change::Tunnel(_, delta) if delta.after().is_some() => created.push(index),
+            Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => {}
+        }
+    }
+    // Those that keep their endpoints wait for nobody; each round of the others frees at least one, or they go in a circle.
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        waiting.retain(|&(index, name, from, to)| {
+            let free = held.get(&to).is_none_or(|holder| *holder == name);
+            if free {
+                held.remove(&from);
+                held.insert(to, name);
+                ordered.push(index);
+            }
+            !free
+        });
+        if waiting.len() == before {
+            ordered.extend(waiting.iter().map(|(index, ..)| *index));
+            break;
+        }
+    }
+    ordered.extend(created);
+    ordered
+}
+
+fn holders(observed: &Observed) -> BTreeMap<Endpoints, InterfaceName> {
+    observed
+        .state
+        .tunnels
+        .iter()
+        .map(|(name, tunnel)| (tunnel.endpoints(), *name))
+        .collect()
+}
+
+/// Tunnels that swap endpoints, or pass them round: no order of updates works, so one of each circle is replaced.
+fn break_endpoint_cycles(plan: &mut Plan, observed: &Observed) {
+    let held = holders(observed);
+    let wants: BTreeMap<InterfaceName, (usize, InterfaceName)> = plan
+        .changes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, change)| match change {
+            Change::Tunnel(name, Delta::Update { to, .. }) => {
+                let holder = held.get(&to.endpoints()).filter(|holder| *holder != name)?;
+                Some((*name, (index, *holder)))
+            }
+            Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => None,
+        })
+        .collect();
+    let mut settled: BTreeSet<InterfaceName> = BTreeSet::new();
+    for &start in wants.keys() {
+        let mut way = vec![start];
+        while let Some((_, next)) = way.last().and_then(|last| wants.get(last)) {
+            if settled.contains(next) {
+                break;
+            }
+            if way.contains(next) {
+                let (index, holder) = wants[next];
+                replace_to_swap(&mut plan.changes[index], holder);
+                break;
+            }
+            way.push(*next);
+        }
+        settled.extend(way);
+    }
+}
+
+fn replace_to_swap(change: &mut Change, holder: InterfaceName) {
+    if let Change::Tunnel(_, delta) = change
+        && let Delta::Update { from, to } = delta
+    {
+        let why = format!(
+            "it takes over the endpoints of {holder}, and {holder}'s change waits for its own"
+        );
+        *delta = Delta::Replace {
+            from: from.clone(),
+            to: to.clone(),
+            why,
+        };
+    }
+}

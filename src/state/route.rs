@@ -1,0 +1,182 @@
+//! A route in one of the kernel's tables.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::InterfaceName;
+
+/// The table that `ip route` means when none is given (`RT_TABLE_MAIN`).
+pub const MAIN_TABLE: u32 = 254;
+
+/// What the kernel makes of metric 0 in IPv6 (`IP6_RT_PRIO_USER`).
+pub const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// What makes two routes the same one to the kernel: `ip route replace` finds a route by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RouteKey {
+    /// Routing table, 1 to 4294967295.
+    pub table: u32,
+    /// Destination prefix, host bits zero.
+    pub to: IpNet,
+    /// Type of service that the route serves; IPv4 only.
+    pub tos: u8,
+    /// Priority; the lowest wins. IPv6 makes 1024 of 0.
+    pub metric: u32,
+}
+
+/// The properties of a route that its key doesn't hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Route {
+    /// What becomes of a packet that takes the route.
+    #[serde(rename = "type")]
+    pub kind: RouteType,
+    /// Who added it (`rtm_protocol`).
+    pub protocol: u8,
+    /// How far the destination is; IPv4 only, `global` for IPv6.
+    pub scope: Scope,
+    /// Source address that the host prefers for packets of its own.
+    #[schemars(with = "Option<String>")]
+    pub src: Option<IpAddr>,
+    /// MTU of the path, bytes; null: the device's.
+    pub mtu: Option<u32>,
+    /// TCP maximum segment size to advertise, bytes; null: from the MTU.
+    pub advmss: Option<u32>,
+    /// Where packets go; empty for a type that drops them. Sorted.
+    pub nexthops: Vec<NextHop>,
+    /// The route carries attributes that are not modelled here (a next hop object, an encapsulation, realms, other
+    /// metrics). Only ever observed.
+    pub other_attributes: bool,
+}
+
+/// One way out of a route.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+pub struct NextHop {
+    /// Gateway; null: the destination is on the link.
+    #[schemars(with = "Option<String>")]
+    pub via: Option<IpAddr>,
+    /// Device that the packet leaves by.
+    #[schemars(with = "Option<String>")]
+    pub device: Option<InterfaceName>,
+    /// Share of the traffic among several next hops, 1 to 256.
+    pub weight: u16,
+    /// Take the gateway as reachable on the link although no prefix says so.
+    pub onlink: bool,
+}
+
+/// What becomes of a packet: `TYPE` of `ip route` (`enum rtn_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteType {
+    /// Forward to a next hop.
+    #[default]
+    Unicast,
+    /// Drop silently.
+    Blackhole,
+    /// Drop, answer "host unreachable".
+    Unreachable,
+    /// Drop, answer "administratively prohibited".
+    Prohibit,
+    /// Stop looking in this table, go on with the next policy rule.
+    Throw,
+    /// A type that only the kernel and other tools make (local, broadcast, multicast, nat…).
+    #[serde(skip_deserializing)]
+    Other,
+}
+
+/// How far an address or a route's destination reaches (`enum rt_scope_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scope(pub u8);
+
+impl Scope {
+    /// Everywhere: `RT_SCOPE_UNIVERSE`.
+    pub const GLOBAL: Self = Self(0);
+    /// Within the site (IPv6).
+    pub const SITE: Self = Self(200);
+    /// On this link: `RT_SCOPE_LINK`.
+    pub const LINK: Self = Self(253);
+    /// On this host: `RT_SCOPE_HOST`.
+    pub const HOST: Self = Self(254);
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::GLOBAL => f.pad("global"),
+            Self::SITE => f.pad("site"),
+            Self::LINK => f.pad("link"),
+            Self::HOST => f.pad("host"),
+            Self(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Scope {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Scope".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "`global`, `link` or `host`, or the kernel's number for another scope.",
+            "anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 254}]
+        })
+    }
+}
+
+impl Route {
+    /// The devices that the route leaves by.
+    pub fn devices(&self) -> impl Iterator<Item = InterfaceName> + '_ {
+        self.nexthops.iter().filter_map(|hop| hop.device)
+    }
+}
+
+impl fmt::Display for RouteType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unicast => "unicast",
+            Self::Blackhole => "blackhole",
+            Self::Unreachable => "unreachable",
+            Self::Prohibit => "prohibit",
+            Self::Throw => "throw",
+            Self::Other => "other",
+        })
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.to.prefix_len() == 0 {
+            write!(f, "default")?;
+            if self.to.addr().is_ipv6() {
+                write!(f, " (IPv6)")?;
+            }
+        } else {
+            write!(f, "{}", self.to)?;
+        }
+        if self.tos != 0 {
+            write!(f, " tos {:#04x}", self.tos)?;
+        }
+        let default_metric = if self.to.addr().is_ipv6() {
+            IPV6_DEFAULT_METRIC
+        } else {
+            0
+        };
+        if self.metric != default_metric {
+            write!(f, " metric {}", self.metric)?;
+        }
+        if self.table != MAIN_TABLE {
+            write!(f, " table {}", self.table)?;
+        }
+        Ok(())
+    }
+}
