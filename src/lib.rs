@@ -1,7 +1,18 @@
-//! tunnelform: a Linux host's IPIP overlay, made to match a YAML file.
+//! tunnelform makes a Linux host's IPIP overlay match a YAML file.
+//!
+//! Data walks one way. [`topology`] reads what a person wrote; [`desired`] makes of it the [`state`] that one host
+//! should have; [`kernel`] observes the state that it has, in the same types; [`plan`] compares the two and orders what
+//! differs; [`kernel`] carries the plan out; [`reconcile`] is that pass, once round. [`lock`] keeps two passes apart.
+//!
+//! `topology`, `state`, `desired` and `plan` are pure: no netlink, no files, no clock. Ownership lives on the kernel's
+//! objects themselves (a tunnel's alias, a route's protocol), so there is no state file, and a crash at any point leaves
+//! something that the next pass understands.
 #![warn(missing_docs)]
 
 pub mod desired;
+pub mod kernel;
+pub mod lock;
 pub mod plan;
+pub mod reconcile;
 pub mod state;
 pub mod topology;

@@ -456,19 +456,25 @@ fn change_tunnel(from: &Tunnel, to: &Tunnel) -> Delta<Tunnel> {
     }
 }
 
-/// The kernel changes an address's metric, mark and lifetime in place (`inet_rtm_newaddr`), for IPv6 its peer and
-/// `noprefixroute` as well (`inet6_addr_modify`), and nothing else.
+/// In place the kernel changes an IPv4 address's metric and lifetime (`inet_rtm_newaddr`; what else the request says is
+/// ignored, without an error), and of an IPv6 address also the mark, `noprefixroute` and the peer, but takes neither a
+/// metric nor a peer away (`inet6_addr_modify`).
 fn change_address(key: AddressKey, from: &Address, to: &Address) -> Delta<Address> {
     let (from, to) = (from.clone(), to.clone());
     let mut in_place = Address {
         metric: to.metric,
-        protocol: to.protocol,
         lifetime: to.lifetime,
         ..from.clone()
     };
     if key.local.is_ipv6() {
+        in_place.metric = if to.metric == 0 {
+            from.metric
+        } else {
+            to.metric
+        };
+        in_place.protocol = to.protocol;
         in_place.noprefixroute = to.noprefixroute;
-        in_place.peer = to.peer;
+        in_place.peer = to.peer.or(from.peer);
     }
     if in_place == to {
         Delta::Update { from, to }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Change, Part, Step};
-use crate::state::{AddressKey, AdminState, InterfaceName, State};
+use crate::state::{AddressKey, AdminState, InterfaceName, MAIN_TABLE, Route, State};
 
 /// Carries out `step` on `state`. `secondaries` are the addresses that stand behind another in their network.
 pub fn simulate(
@@ -60,7 +60,7 @@ fn drop_device(state: &mut State, device: InterfaceName) {
         .collect();
     for key in gone {
         state.addresses.remove(&key);
-        drop_preferred_source(state, key.local);
+        drop_preferred_source(state, key);
     }
     state.routes.retain(|key, route| {
         let concerned = route.devices().any(|on| on == device);
@@ -87,7 +87,7 @@ fn drop_address(state: &mut State, secondaries: &BTreeSet<AddressKey>, key: Addr
     let Some(address) = state.addresses.remove(&key) else {
         return;
     };
-    drop_preferred_source(state, key.local);
+    drop_preferred_source(state, key);
     if secondaries.contains(&key) {
         return;
     }
@@ -104,22 +104,27 @@ fn drop_address(state: &mut State, secondaries: &BTreeSet<AddressKey>, key: Addr
         .collect();
     for other in behind {
         state.addresses.remove(&other);
-        drop_preferred_source(state, other.local);
+        drop_preferred_source(state, other);
     }
 }
 
-/// `fib_sync_down_addr` drops the IPv4 route; `fib6_remove_prefsrc` takes the source off the IPv6 one.
-fn drop_preferred_source(state: &mut State, local: IpAddr) {
-    if state.addresses.keys().any(|key| key.local == local) {
-        return;
-    }
-    match local {
-        IpAddr::V4(_) => state.routes.retain(|_, route| route.src != Some(local)),
+/// An IPv4 route of the main table goes with the last address that it prefers as its source (`fib_sync_down_addr`). An
+/// IPv6 route on the address's device only loses the preference, even where another device has the address too
+/// (`fib6_remove_prefsrc`). Every other route keeps a source that isn't there.
+fn drop_preferred_source(state: &mut State, key: AddressKey) {
+    let src = Some(key.local);
+    match key.local {
+        IpAddr::V4(_) if state.addresses.keys().any(|other| other.local == key.local) => {}
+        IpAddr::V4(_) => state
+            .routes
+            .retain(|route, value| route.table != MAIN_TABLE || value.src != src),
         IpAddr::V6(_) => {
+            let on_device = |route: &&mut Route| route.devices().any(|device| device == key.device);
             for route in state
                 .routes
                 .values_mut()
-                .filter(|route| route.src == Some(local))
+                .filter(on_device)
+                .filter(|route| route.src == src)
             {
                 route.src = None;
             }

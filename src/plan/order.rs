@@ -132,7 +132,8 @@ impl<'a> Run<'a> {
         let (was, desired) = (&self.observed.state, self.desired);
         for (key, to) in either(&desired.addresses, &was.addresses) {
             let lacks = !addresses.contains(key) && model.addresses.get(key) != Some(to);
-            if lacks && stands(model, self.observed, key.device) {
+            let managed = desired.addresses.contains_key(key) || !is_kernels_address(to.protocol);
+            if lacks && managed && stands(model, self.observed, key.device) {
                 lost.push(Change::Address(
                     *key,
                     Delta::Restore {
@@ -142,35 +143,59 @@ impl<'a> Run<'a> {
                 ));
             }
         }
+        let local_after = |address| {
+            let put_back =
+                |change: &Change| matches!(change, Change::Address(key, _) if key.local == address);
+            model.addresses.keys().any(|key| key.local == address) || lost.iter().any(put_back)
+        };
+        let mut lost_routes = Vec::new();
         for (key, to) in either(&desired.routes, &was.routes) {
             let lacks = !routes.contains(key) && model.routes.get(key) != Some(to);
-            if lacks
-                && to
+            let managed = desired.routes.contains_key(key) || !is_kernels_route(to.protocol);
+            if !lacks
+                || !managed
+                || !to
                     .devices()
                     .all(|device| stands(model, self.observed, device))
             {
-                lost.push(Change::Route(
+                continue;
+            }
+            match to
+                .src
+                .filter(|src| !desired.routes.contains_key(key) && !local_after(*src))
+            {
+                Some(src) => self.plan.warnings.push(format!(
+                    "route {key} (protocol {}) prefers the source {src} and goes with it",
+                    to.protocol
+                )),
+                None => lost_routes.push(Change::Route(
                     *key,
                     Delta::Restore {
                         to: to.clone(),
                         why: why.clone(),
                     },
-                ));
+                )),
             }
-        }
-        for change in &lost {
-            if let Change::Route(key, Delta::Restore { to, .. }) = change
-                && to.other_attributes
-            {
+            if to.other_attributes {
                 self.plan.warnings.push(format!(
-                    "route {key} (protocol {}) is dropped by the kernel and put back without the attributes that \
-                     tunnelform doesn't know",
+                    "route {key} (protocol {}) is put back without the attributes that tunnelform doesn't know",
                     to.protocol
                 ));
             }
         }
+        lost.append(&mut lost_routes);
         self.plan.changes.extend(lost);
     }
+}
+
+/// Addresses that the kernel makes again by itself (`IFAPROT_KERNEL_*`).
+fn is_kernels_address(protocol: u8) -> bool {
+    (1..=3).contains(&protocol)
+}
+
+/// Routes that the kernel makes again by itself (`RTPROT_REDIRECT`, `RTPROT_KERNEL`, `RTPROT_RA`).
+fn is_kernels_route(protocol: u8) -> bool {
+    matches!(protocol, 1 | 2 | 9)
 }
 
 /// Whether a device is there to hold what is put back: a tunnel that is up in this state, or no tunnel at all.

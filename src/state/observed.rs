@@ -39,6 +39,8 @@ pub struct Device {
     pub up: bool,
     /// The device's alias, as far as it is UTF-8.
     pub alias: String,
+    /// Device group (`ip link set … group`), 0 unless someone set it.
+    pub group: u32,
     /// Traffic counters.
     pub counters: Counters,
 }

@@ -1,0 +1,308 @@
+//! `tunnelform apply` and `tunnelform destroy`.
+
+use std::time::Duration;
+
+use clap::Args;
+use tunnelform::kernel::Kernel;
+use tunnelform::lock::Lock;
+use tunnelform::plan::{Action, Document, Outcome, Plan, Status, Style, Terms, unified_diff};
+use tunnelform::reconcile::{self, Goal, Look, Pass, Round};
+use tunnelform::topology::{Owner, Protocol, Topology};
+
+use super::input::Input;
+use super::{
+    CHANGES, DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json,
+};
+
+/// Make the host as the topology says.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  tunnelform apply --dry-run hq.yaml\n  tunnelform apply hq.yaml\n  \
+                        tunnelform apply --dry-run --detailed-exitcode --output json hq.yaml\n  \
+                        tunnelform apply --netns blue hq.yaml\n\n\
+                        Exit codes: 0 done or nothing to do, 1 error; with --detailed-exitcode 2 for changes, pending \
+                        in a dry run and made otherwise."
+)]
+pub(super) struct Apply {
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    options: Options,
+    /// Leave alone what is ours and no longer in the topology.
+    #[arg(long)]
+    no_prune: bool,
+    /// Take over tunnels, addresses and routes that exist without our mark.
+    #[arg(long)]
+    adopt: bool,
+}
+
+/// Take away what a topology owns, and nothing else.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  tunnelform destroy hq.yaml\n  tunnelform destroy --dry-run --owner hq\n\n\
+                        Exit codes: as of apply."
+)]
+pub(super) struct Destroy {
+    #[command(flatten)]
+    which: Which,
+    /// With --owner: the protocol that marks the owner's routes.
+    #[arg(long, value_name = "NUMBER", default_value_t = Protocol::DEFAULT.0, requires = "owner",
+        value_parser = clap::value_parser!(u8).range(5..))]
+    route_protocol: u8,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// The topology; `-` for standard input.
+    #[arg(value_name = "FILE")]
+    file: Option<std::path::PathBuf>,
+    /// The name of a topology whose file is lost.
+    #[arg(long, value_name = "NAME")]
+    owner: Option<Owner>,
+}
+
+#[derive(Args)]
+struct Options {
+    /// Only show what would change. Needs no root.
+    #[arg(long)]
+    dry_run: bool,
+    /// Exit with 2 if there are changes.
+    #[arg(long)]
+    detailed_exitcode: bool,
+    /// Work in the network namespace that `ip netns` calls so.
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
+    /// Form of the output.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    /// Show the plan as a unified diff of the state.
+    #[arg(long, conflicts_with = "output")]
+    diff: bool,
+    /// Seconds to wait for another run in the same namespace.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lock_timeout: u64,
+}
+
+impl Apply {
+    pub(super) fn run(self, terminal: &Terminal) -> Result {
+        let topology = self.input.topology(terminal)?;
+        let terms = terms(&topology, self.adopt, !self.no_prune);
+        self.options
+            .run(Goal::Topology(&topology), &terms, terminal)
+    }
+}
+
+impl Destroy {
+    pub(super) fn run(self, terminal: &Terminal) -> Result {
+        match self.which {
+            Which {
+                owner: Some(owner), ..
+            } => {
+                let terms = Terms {
+                    owner,
+                    protocol: self.route_protocol,
+                    adopt: false,
+                    prune: true,
+                };
+                self.options.run(Goal::Nothing(None), &terms, terminal)
+            }
+            Which { file, .. } => {
+                let topology = Input {
+                    file: file.unwrap_or_else(|| "-".into()),
+                }
+                .topology(terminal)?;
+                let terms = terms(&topology, false, true);
+                self.options
+                    .run(Goal::Nothing(Some(&topology)), &terms, terminal)
+            }
+        }
+    }
+}
+
+fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
+    Terms {
+        owner: topology.name.clone(),
+        protocol: topology.route_protocol.0,
+        adopt,
+        prune,
+    }
+}
+
+impl Options {
+    fn run(&self, goal: Goal, terms: &Terms, terminal: &Terminal) -> Result {
+        let mut kernel = Kernel::open(self.netns.as_deref())?;
+        if self.dry_run {
+            let look = reconcile::look(&mut kernel, goal, terms, false)?;
+            return self.report_preview(&look, terms, terminal);
+        }
+        require_privilege()?;
+        let _lock = Lock::take(kernel.namespace(), Duration::from_secs(self.lock_timeout))?;
+        let mut shown = Ok(());
+        let pass = reconcile::apply(&mut kernel, goal, terms, |look| {
+            if self.output == Output::Text && shown.is_ok() {
+                shown = print(&self.text(look, terminal.style()));
+            }
+        })?;
+        let report = self.report_pass(&pass, terms, terminal);
+        shown.and(report)
+    }
+
+    fn text(&self, look: &Look, style: Style) -> String {
+        match self.diff {
+            true if look.plan.conflicts.is_empty() => unified_diff(&look.desired, &look.plan),
+            true | false => look.plan.text(style),
+        }
+    }
+
+    fn report_preview(&self, look: &Look, terms: &Terms, terminal: &Terminal) -> Result {
+        let plan = &look.plan;
+        match self.output {
+            Output::Json => {
+                print_json(&Document::new(
+                    terms.owner.as_str(),
+                    true,
+                    plan.is_empty(),
+                    &[(plan, &[])],
+                ))?;
+            }
+            Output::Text => print(&self.text(look, terminal.style()))?,
+        }
+        if !plan.conflicts.is_empty() {
+            return Err(Failure(conflicts(plan)));
+        }
+        Ok(self.code(!plan.is_empty()))
+    }
+
+    fn report_pass(&self, pass: &Pass, terms: &Terms, terminal: &Terminal) -> Result {
+        let failures = failures(pass);
+        let in_sync = pass.left.is_empty() && pass.left.conflicts.is_empty();
+        match self.output {
+            Output::Json => {
+                let mut rounds: Vec<(&Plan, &[Outcome])> = pass
+                    .rounds
+                    .iter()
+                    .map(|round| (&round.plan, round.outcomes.as_slice()))
+                    .collect();
+                if rounds.is_empty() {
+                    rounds.push((&pass.left, &[]));
+                }
+                let mut document = Document::new(terms.owner.as_str(), false, in_sync, &rounds);
+                document.errors = failures.clone();
+                print_json(&document)?;
+            }
+            Output::Text if !self.diff && !pass.rounds.is_empty() => {
+                print(&(made(&pass.rounds) + "\n"))?
+            }
+            Output::Text => {}
+        }
+        if in_sync && failures.is_empty() {
+            return Ok(self.code(!pass.rounds.is_empty()));
+        }
+        for failure in &failures {
+            complain(terminal, failure);
+        }
+        if failures.is_empty() && !pass.left.conflicts.is_empty() {
+            complain(terminal, &conflicts(&pass.left));
+        }
+        Ok(FAILED)
+    }
+
+    fn code(&self, changes: bool) -> u8 {
+        if changes && self.detailed_exitcode {
+            CHANGES
+        } else {
+            DONE
+        }
+    }
+}
+
+fn conflicts(plan: &Plan) -> String {
+    let objects: Vec<&str> = plan
+        .conflicts
+        .iter()
+        .map(|conflict| conflict.object.as_str())
+        .collect();
+    format!("nothing was changed: not ours are {}", objects.join(", "))
+}
+
+/// What was done, as the plan's last line is counted.
+fn made(rounds: &[Round]) -> String {
+    let count = |action: Action| {
+        let done = |round: &Round| {
+            let pairs = round.plan.changes.iter().zip(&round.outcomes);
+            pairs
+                .filter(|(change, outcome)| {
+                    change.action() == action && outcome.status == Status::Done
+                })
+                .count()
+        };
+        rounds.iter().map(done).sum::<usize>()
+    };
+    let mut text = format!(
+        "Done: {} created, {} changed, {} replaced, {} deleted",
+        count(Action::Create),
+        count(Action::Update),
+        count(Action::Replace),
+        count(Action::Delete)
+    );
+    if count(Action::Restore) > 0 {
+        text += &format!(", {} put back", count(Action::Restore));
+    }
+    text + "."
+}
+
+/// What went wrong: what the kernel refused, and what differs at the end without its having refused anything.
+fn failures(pass: &Pass) -> Vec<String> {
+    let mut failures = Vec::new();
+    for round in &pass.rounds {
+        for (change, outcome) in round.plan.changes.iter().zip(&round.outcomes) {
+            let why = outcome.error.as_deref().unwrap_or_default();
+            match outcome.status {
+                Status::Done => {}
+                Status::Failed => failures.push(format!(
+                    "failed to {} {change}: {why}",
+                    verb(change.action())
+                )),
+                Status::Skipped => {
+                    failures.push(format!("didn't {} {change}: {why}", verb(change.action())))
+                }
+                Status::Pending => {
+                    failures.push(format!("didn't {} {change}", verb(change.action())))
+                }
+            }
+        }
+    }
+    if failures.is_empty() && !pass.rounds.is_empty() {
+        let left = pass.left.changes.iter();
+        failures.extend(left.map(|change| {
+            let text = change.text(Style { color: false });
+            format!("the kernel took every change, but this still differs:\n{text}")
+        }));
+    }
+    failures
+}
+
+fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Create => "create",
+        Action::Update => "change",
+        Action::Replace => "replace",
+        Action::Delete => "delete",
+        Action::Restore => "put back",
+    }
+}
+
+/// Without the capability the kernel would refuse each change by itself.
+fn require_privilege() -> std::result::Result<(), Failure> {
+    use rustix::thread::{CapabilitySet, capabilities};
+    match capabilities(None) {
+        Ok(sets) if !sets.effective.contains(CapabilitySet::NET_ADMIN) => Err(Failure(
+            "changing the network needs CAP_NET_ADMIN: run as root, or use --dry-run, which needs no privilege".into(),
+        )),
+        // Where it can't be asked, the kernel has the last word.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,180 @@
+//! The command line: arguments, exit codes, what goes to which stream. One file a subcommand.
+
+mod apply;
+mod doctor;
+mod generate;
+mod input;
+mod status;
+mod validate;
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tunnelform::plan::Style;
+
+/// Nothing went wrong.
+const DONE: u8 = 0;
+/// Something did.
+const FAILED: u8 = 1;
+/// `--detailed-exitcode`: there are changes. Also what clap says of wrong arguments.
+const CHANGES: u8 = 2;
+
+/// Makes a host's IPIP tunnels, addresses and routes match a YAML file.
+#[derive(Parser)]
+#[command(name = "tunnelform", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Colour the output.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+    /// Log what is done to standard error.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tunnelform validate hq.yaml         check a file, on any machine
+  tunnelform apply --dry-run hq.yaml  show what would change
+  tunnelform apply hq.yaml            change it
+  tunnelform status hq.yaml           show how it stands
+  tunnelform destroy hq.yaml          take it all away again";
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one document.
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Validate(validate::Validate),
+    Apply(apply::Apply),
+    Destroy(apply::Destroy),
+    Status(status::Status),
+    Doctor(doctor::Doctor),
+    Schema(generate::Schema),
+    Completions(generate::Completions),
+    Man(generate::Man),
+}
+
+/// Where output goes, and how it looks.
+struct Terminal {
+    color: Color,
+}
+
+impl Terminal {
+    /// The style of text on standard output.
+    fn style(&self) -> Style {
+        Style {
+            color: self.colors(&io::stdout()),
+        }
+    }
+
+    /// The style of text on standard error.
+    fn error_style(&self) -> Style {
+        Style {
+            color: self.colors(&io::stderr()),
+        }
+    }
+
+    fn colors(&self, stream: &impl IsTerminal) -> bool {
+        match self.color {
+            Color::Always => true,
+            Color::Never => false,
+            // https://no-color.org: set and not empty.
+            Color::Auto => {
+                stream.is_terminal()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        }
+    }
+}
+
+/// Why a command ends early: a message that is complete.
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            let _ = write!(text, ": {source}");
+            cause = source.source();
+        }
+        Self(text)
+    }
+}
+
+type Result = std::result::Result<u8, Failure>;
+
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.verbose {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(io::stderr)
+            .init();
+    }
+    let terminal = Terminal {
+        color: arguments.color,
+    };
+    let result = match arguments.command {
+        Command::Validate(command) => command.run(&terminal),
+        Command::Apply(command) => command.run(&terminal),
+        Command::Destroy(command) => command.run(&terminal),
+        Command::Status(command) => command.run(&terminal),
+        Command::Doctor(command) => command.run(&terminal),
+        Command::Schema(command) => command.run(),
+        Command::Completions(command) => command.run(Arguments::command()),
+        Command::Man(command) => command.run(Arguments::command()),
+    };
+    ExitCode::from(result.unwrap_or_else(|Failure(message)| {
+        complain(&terminal, &message);
+        FAILED
+    }))
+}
+
+fn complain(terminal: &Terminal, message: &str) {
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    let sign = if terminal.error_style().color {
+        format!("{red}error:{red:#}")
+    } else {
+        "error:".to_owned()
+    };
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(io::stderr(), "{sign} {message}");
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> std::result::Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure(format!("can't write to standard output: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> std::result::Result<(), Failure> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}

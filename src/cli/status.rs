@@ -1,0 +1,392 @@
+//! `tunnelform status`.
+
+use comfy_table::{CellAlignment, Table};
+use tunnelform::kernel::Kernel;
+use tunnelform::plan::{Action, Change, Style, Terms};
+use tunnelform::reconcile::{self, Goal, Look};
+use tunnelform::state::{Counters, InterfaceName, Kind};
+use tunnelform::topology::Topology;
+
+use super::input::Input;
+use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json};
+
+/// Show how each tunnel of a topology stands. Needs no root.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tunnelform status hq.yaml\n  tunnelform status --output json hq.yaml\n\n\
+                        A tunnel is in sync, drifted (it, its addresses or its routes differ), missing, or foreign (the \
+                        name is another owner's).\nExit codes: 0, 1 error; with --detailed-exitcode 2 unless all is in \
+                        sync."
+)]
+pub(super) struct Status {
+    #[command(flatten)]
+    input: Input,
+    /// Work in the network namespace that `ip netns` calls so.
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
+    /// Form of the output.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    /// Exit with 2 unless all is in sync.
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+#[derive(serde::Serialize)]
+struct Report {
+    format_version: u32,
+    owner: String,
+    in_sync: bool,
+    tunnels: Vec<Row>,
+    /// What doesn't belong to a tunnel.
+    outside: Outside,
+    warnings: Vec<String>,
+}
+
+#[derive(serde::Serialize)]
+struct Row {
+    name: InterfaceName,
+    state: Standing,
+    local: Option<String>,
+    remote: Option<String>,
+    /// The device that outer packets leave by.
+    underlay: Option<InterfaceName>,
+    addresses: Tally,
+    routes: Tally,
+    counters: Option<Counters>,
+    /// What differs, in the plan's words.
+    differences: Vec<String>,
+}
+
+#[derive(serde::Serialize)]
+struct Outside {
+    addresses: Tally,
+    routes: Tally,
+    differences: Vec<String>,
+}
+
+/// How many of the desired objects are as they should be.
+#[derive(serde::Serialize)]
+struct Tally {
+    in_sync: usize,
+    desired: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Standing {
+    InSync,
+    Drifted,
+    Missing,
+    Foreign,
+}
+
+impl Status {
+    pub(super) fn run(self, terminal: &Terminal) -> Result {
+        let topology = self.input.topology(terminal)?;
+        let terms = Terms {
+            owner: topology.name.clone(),
+            protocol: topology.route_protocol.0,
+            adopt: false,
+            prune: true,
+        };
+        let mut kernel = Kernel::open(self.netns.as_deref())?;
+        let look = reconcile::look(&mut kernel, Goal::Topology(&topology), &terms, true)?;
+        let report = Report::new(&topology, &look);
+        match self.output {
+            Output::Json => print_json(&report)?,
+            Output::Text => print(&report.text(terminal.style()))?,
+        }
+        Ok(if !report.in_sync && self.detailed_exitcode {
+            CHANGES
+        } else {
+            DONE
+        })
+    }
+}
+
+impl Report {
+    fn new(topology: &Topology, look: &Look) -> Self {
+        let device_is_ours = |device: &InterfaceName| look.desired.tunnels.contains_key(device);
+        let outside = |change: &&Change| !devices(change).iter().any(device_is_ours);
+        Self {
+            format_version: 1,
+            owner: topology.name.to_string(),
+            in_sync: look.plan.is_empty() && look.plan.conflicts.is_empty(),
+            tunnels: look
+                .desired
+                .tunnels
+                .keys()
+                .map(|name| Row::new(*name, look))
+                .collect(),
+            outside: Outside {
+                addresses: Tally::new(
+                    look.desired
+                        .addresses
+                        .keys()
+                        .filter(|key| !device_is_ours(&key.device))
+                        .count(),
+                    look.plan
+                        .changes
+                        .iter()
+                        .filter(outside)
+                        .filter(|c| matches!(c, Change::Address(..))),
+                ),
+                routes: Tally::new(
+                    look.desired
+                        .routes
+                        .values()
+                        .filter(|r| !r.devices().any(|d| device_is_ours(&d)))
+                        .count(),
+                    look.plan
+                        .changes
+                        .iter()
+                        .filter(outside)
+                        .filter(|c| matches!(c, Change::Route(..))),
+                ),
+                differences: look
+                    .plan
+                    .changes
+                    .iter()
+                    .filter(outside)
+                    .map(differs)
+                    .collect(),
+            },
+            warnings: look.plan.warnings.clone(),
+        }
+    }
+
+    fn text(&self, style: Style) -> String {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header([
+            "TUNNEL",
+            "STATE",
+            "LOCAL",
+            "REMOTE",
+            "UNDERLAY",
+            "ADDRESSES",
+            "ROUTES",
+            "RX",
+            "TX",
+        ]);
+        for row in &self.tunnels {
+            let or_any = |end: &Option<String>| end.clone().unwrap_or_else(|| "any".into());
+            let traffic =
+                |packets: fn(&Counters) -> (u64, u64)| match row.counters.as_ref().map(packets) {
+                    Some((packets, bytes)) => format!("{packets} pkts {}", size(bytes)),
+                    None => "-".into(),
+                };
+            table.add_row([
+                row.name.to_string(),
+                row.state.words().into(),
+                or_any(&row.local),
+                or_any(&row.remote),
+                row.underlay.map_or("-".into(), |device| device.to_string()),
+                row.addresses.text(),
+                row.routes.text(),
+                traffic(|c| (c.rx_packets, c.rx_bytes)),
+                traffic(|c| (c.tx_packets, c.tx_bytes)),
+            ]);
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+            column.set_cell_alignment(CellAlignment::Left);
+        }
+        let mut text = String::new();
+        if !self.tunnels.is_empty() {
+            for line in table.to_string().lines() {
+                text += line.trim_end();
+                text.push('\n');
+            }
+        }
+        let Outside {
+            addresses,
+            routes,
+            differences,
+        } = &self.outside;
+        if addresses.desired + routes.desired + differences.len() > 0 {
+            text += &format!(
+                "outside tunnels: addresses {}, routes {}\n",
+                addresses.text(),
+                routes.text()
+            );
+        }
+        let lines = self
+            .tunnels
+            .iter()
+            .flat_map(|row| &row.differences)
+            .chain(differences);
+        let lines: Vec<&String> = lines.chain(&self.warnings).collect();
+        if !lines.is_empty() {
+            text.push('\n');
+        }
+        for line in lines {
+            text += line;
+            text.push('\n');
+        }
+        if style.color { color(&text) } else { text }
+    }
+}
+
+/// The words of a standing, wherever they stand in the table.
+fn color(text: &str) -> String {
+    use anstyle::AnsiColor::{Green, Red, Yellow};
+    let paint = |color: anstyle::AnsiColor, word: &str| {
+        let style = color.on_default();
+        format!("{style}{word}{style:#}")
+    };
+    text.lines()
+        .map(|line| {
+            let colored = [
+                (Green, "in sync"),
+                (Yellow, "drifted"),
+                (Red, "missing"),
+                (Red, "foreign"),
+            ]
+            .into_iter()
+            .find(|(_, word)| line.contains(word));
+            colored.map_or_else(
+                || line.to_owned(),
+                |(hue, word)| line.replacen(word, &paint(hue, word), 1),
+            ) + "\n"
+        })
+        .collect()
+}
+
+impl Row {
+    fn new(name: InterfaceName, look: &Look) -> Self {
+        let tunnel = &look.desired.tunnels[&name];
+        let Kind::Ipip(ipip) = &tunnel.kind;
+        let concerned: Vec<&Change> = look
+            .plan
+            .changes
+            .iter()
+            .filter(|change| devices(change).contains(&name))
+            .collect();
+        let object = format!("tunnel {name}");
+        let foreign = look
+            .plan
+            .conflicts
+            .iter()
+            .find(|conflict| conflict.object == object);
+        let create = |change: &&Change| {
+            matches!(change, Change::Tunnel(..)) && change.action() == Action::Create
+        };
+        let state = match foreign {
+            Some(_) => Standing::Foreign,
+            None if concerned.iter().any(create) => Standing::Missing,
+            None if concerned.is_empty() => Standing::InSync,
+            None => Standing::Drifted,
+        };
+        let of_kind = |address: bool| {
+            concerned
+                .iter()
+                .copied()
+                .filter(move |change| match change {
+                    Change::Address(..) => address,
+                    Change::Route(..) => !address,
+                    Change::Tunnel(..) => false,
+                })
+        };
+        let path = ipip
+            .remote
+            .and_then(|remote| look.observed.paths.get(&remote.into()));
+        Self {
+            name,
+            state,
+            local: ipip.local.map(|address| address.to_string()),
+            remote: ipip.remote.map(|address| address.to_string()),
+            underlay: ipip.device.or(path.map(|path| path.device)),
+            addresses: Tally::new(
+                look.desired
+                    .addresses
+                    .keys()
+                    .filter(|key| key.device == name)
+                    .count(),
+                of_kind(true),
+            ),
+            routes: Tally::new(
+                look.desired
+                    .routes
+                    .values()
+                    .filter(|route| route.devices().any(|device| device == name))
+                    .count(),
+                of_kind(false),
+            ),
+            counters: look
+                .observed
+                .devices
+                .get(&name)
+                .filter(|_| state != Standing::Foreign)
+                .map(|d| d.counters),
+            differences: match foreign {
+                Some(conflict) => vec![format!("  {object}: {}", conflict.found)],
+                None => concerned.into_iter().map(differs).collect(),
+            },
+        }
+    }
+}
+
+fn differs(change: &Change) -> String {
+    change.text(Style { color: false })
+}
+
+/// The devices that a change is about.
+fn devices(change: &Change) -> Vec<InterfaceName> {
+    match change {
+        Change::Tunnel(name, _) => vec![*name],
+        Change::Address(key, _) => vec![key.device],
+        Change::Route(_, delta) => delta
+            .after()
+            .or(delta.before())
+            .map(|r| r.devices().collect())
+            .unwrap_or_default(),
+    }
+}
+
+impl Tally {
+    fn new<'a>(desired: usize, changes: impl Iterator<Item = &'a Change>) -> Self {
+        let off = changes
+            .filter(|change| change.action() != Action::Delete)
+            .count();
+        Self {
+            in_sync: desired.saturating_sub(off),
+            desired,
+        }
+    }
+
+    fn text(&self) -> String {
+        format!("{}/{}", self.in_sync, self.desired)
+    }
+}
+
+impl Standing {
+    fn words(self) -> &'static str {
+        match self {
+            Self::InSync => "in sync",
+            Self::Drifted => "drifted",
+            Self::Missing => "missing",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// Bytes in binary units.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}

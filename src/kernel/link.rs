@@ -1,0 +1,339 @@
+//! Devices and tunnels on the wire: `struct ifinfomsg`, `IFLA_*` and `IFLA_IPTUN_*`.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoIpTunnel, InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, TunnelEncapFlags,
+};
+
+use super::socket::{NLM_F_CREATE, NLM_F_EXCL, Request};
+use super::{Error, Indices, wire};
+use crate::state::{
+    AdminState, Counters, Device, Encap, InterfaceName, Ipip, Kind, Mode, Tos, Ttl, Tunnel,
+};
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
+const IFLA_GROUP: u16 = 27;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFF_UP: u32 = 1;
+
+const IPPROTO_ANY: u8 = 0;
+const IPPROTO_IPIP: u8 = 4;
+const IPPROTO_MPLS: u8 = 137;
+
+/// A device as it was read, with the options of a tunnel still undecoded: they name other devices by index.
+pub(super) struct RawLink<'a> {
+    pub(super) name: InterfaceName,
+    pub(super) device: Device,
+    data: Option<&'a [u8]>,
+}
+
+/// A request for every device. Without `counters` the kernel leaves the statistics out, most of each message.
+pub(super) fn dump(counters: bool) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    if !counters {
+        message
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    }
+    RouteNetlinkMessage::GetLink(message)
+}
+
+/// Reads a device.
+pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
+    let (header, attributes) = wire::split::<16>(payload)?;
+    let (mut name, mut data) = (None, None);
+    let mut device = Device {
+        index: wire::u32(&header[4..])?,
+        kind: String::new(),
+        mtu: 0,
+        up: wire::u32(&header[8..])? & IFF_UP != 0,
+        alias: String::new(),
+        group: 0,
+        counters: Counters::default(),
+    };
+    for attribute in wire::attributes(attributes) {
+        match attribute? {
+            (IFLA_IFNAME, value) => name = InterfaceName::from_kernel(value),
+            (IFLA_MTU, value) => device.mtu = wire::u32(value)?,
+            (IFLA_IFALIAS, value) => device.alias = wire::text(value),
+            (IFLA_GROUP, value) => device.group = wire::u32(value)?,
+            (IFLA_STATS64, value) => device.counters = counters(value)?,
+            (IFLA_LINKINFO, value) => {
+                for info in wire::attributes(value) {
+                    match info? {
+                        (IFLA_INFO_KIND, value) => device.kind = wire::text(value),
+                        (IFLA_INFO_DATA, value) => data = Some(value),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let name = name.ok_or_else(|| wire::malformed("a device without a name"))?;
+    Ok(RawLink { name, device, data })
+}
+
+/// `struct rtnl_link_stats64`, as far as it is shown.
+fn counters(value: &[u8]) -> Result<Counters, Error> {
+    let field = |index: usize| wire::u64(value.get(index * 8..).unwrap_or_default());
+    Ok(Counters {
+        rx_packets: field(0)?,
+        tx_packets: field(1)?,
+        rx_bytes: field(2)?,
+        tx_bytes: field(3)?,
+        rx_errors: field(4)?,
+        tx_errors: field(5)?,
+    })
+}
+
+impl RawLink<'_> {
+    /// Whether the device is a tunnel of a kind that this crate manages.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.device.kind == "ipip" && self.data.is_some()
+    }
+
+    /// The options as bytes, to be decoded with [`tunnel`] when every device's index is known.
+    pub(super) fn data(&self) -> &[u8] {
+        self.data.unwrap_or_default()
+    }
+}
+
+/// A tunnel from its device and its undecoded options.
+pub(super) fn tunnel(
+    device: &Device,
+    data: &[u8],
+    name_of: impl Fn(u32) -> InterfaceName,
+) -> Result<Tunnel, Error> {
+    Ok(Tunnel {
+        kind: Kind::Ipip(decode_ipip(data, name_of)?),
+        mtu: device.mtu,
+        state: if device.up {
+            AdminState::Up
+        } else {
+            AdminState::Down
+        },
+        alias: device.alias.clone(),
+    })
+}
+
+fn decode_ipip(data: &[u8], name_of: impl Fn(u32) -> InterfaceName) -> Result<Ipip, Error> {
+    let mut ipip = Ipip {
+        pmtudisc: false,
+        ..Ipip::default()
+    };
+    let mut encap = Encap {
+        kind: 0,
+        flags: 0,
+        sport: 0,
+        dport: 0,
+    };
+    for attribute in wire::attributes(data) {
+        match attribute? {
+            (1, value) => {
+                ipip.device = Some(wire::u32(value)?)
+                    .filter(|&index| index != 0)
+                    .map(&name_of)
+            }
+            (2, value) => ipip.local = endpoint(value)?,
+            (3, value) => ipip.remote = endpoint(value)?,
+            (4, value) => ipip.ttl = Ttl(wire::u8(value)?),
+            (5, value) => ipip.tos = Tos(wire::u8(value)?),
+            (9, value) => {
+                ipip.mode = match wire::u8(value)? {
+                    IPPROTO_ANY => Mode::Any,
+                    IPPROTO_IPIP => Mode::Ipip,
+                    IPPROTO_MPLS => Mode::Mplsip,
+                    other => {
+                        return Err(Error::Malformed(format!("ipip tunnel of protocol {other}")));
+                    }
+                };
+            }
+            (10, value) => ipip.pmtudisc = wire::u8(value)? != 0,
+            (15, value) => encap.kind = wire::u16(value)?,
+            (16, value) => encap.flags = wire::u16(value)?,
+            (17, value) => encap.sport = wire::u16_be(value)?,
+            (18, value) => encap.dport = wire::u16_be(value)?,
+            (19, _) => ipip.external = true,
+            (20, value) => ipip.fwmark = wire::u32(value)?,
+            _ => {}
+        }
+    }
+    ipip.encap = Some(encap).filter(|encap| encap.kind != 0);
+    Ok(ipip)
+}
+
+fn endpoint(value: &[u8]) -> Result<Option<Ipv4Addr>, Error> {
+    match wire::ip(value)? {
+        IpAddr::V4(address) => Ok(Some(address).filter(|address| !address.is_unspecified())),
+        IpAddr::V6(_) => Err(wire::malformed("IPv6 endpoint of an ipip tunnel")),
+    }
+}
+
+/// Every option of an ipip tunnel: the kernel resets those that are missing.
+fn encode_ipip(ipip: &Ipip, indices: &Indices) -> Result<Vec<InfoIpTunnel>, InterfaceName> {
+    let Ipip {
+        local,
+        remote,
+        device,
+        mode,
+        ttl,
+        tos,
+        pmtudisc,
+        fwmark,
+        external,
+        encap,
+    } = ipip;
+    let address = |address: &Option<Ipv4Addr>| IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
+    let protocol = match mode {
+        Mode::Any => IPPROTO_ANY,
+        Mode::Ipip => IPPROTO_IPIP,
+        Mode::Mplsip => IPPROTO_MPLS,
+    };
+    let encap = encap.unwrap_or(Encap {
+        kind: 0,
+        flags: 0,
+        sport: 0,
+        dport: 0,
+    });
+    let mut attributes = vec![
+        InfoIpTunnel::Link(
+            device.map_or(Ok(0), |device| indices.get(&device).copied().ok_or(device))?,
+        ),
+        InfoIpTunnel::Local(address(local)),
+        InfoIpTunnel::Remote(address(remote)),
+        InfoIpTunnel::Ttl(ttl.0),
+        InfoIpTunnel::Tos(tos.0),
+        InfoIpTunnel::Protocol(i32::from(protocol).into()),
+        InfoIpTunnel::PMtuDisc(*pmtudisc),
+        InfoIpTunnel::FwMark(*fwmark),
+        InfoIpTunnel::EncapType(encap.kind.into()),
+        InfoIpTunnel::EncapFlags(TunnelEncapFlags::from_bits_retain(encap.flags)),
+        InfoIpTunnel::EncapSPort(encap.sport),
+        InfoIpTunnel::EncapDPort(encap.dport),
+    ];
+    if *external {
+        attributes.push(InfoIpTunnel::CollectMetadata);
+    }
+    Ok(attributes)
+}
+
+fn link_info(kind: &Kind, indices: &Indices) -> Result<LinkAttribute, InterfaceName> {
+    match kind {
+        Kind::Ipip(ipip) => {
+            let data = InfoData::IpTunnel(encode_ipip(ipip, indices)?);
+            Ok(LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::IpIp),
+                LinkInfo::Data(data),
+            ]))
+        }
+    }
+}
+
+/// The requests that create a tunnel, bring it up and mark it. They belong into one send: the kernel ignores an alias
+/// in the request that creates a device.
+///
+/// # Errors
+/// The underlay device, if it doesn't exist.
+pub(super) fn create(
+    name: InterfaceName,
+    tunnel: &Tunnel,
+    indices: &Indices,
+) -> Result<[Request; 2], InterfaceName> {
+    let ifname = LinkAttribute::IfName(name.to_string());
+    let mut message = LinkMessage::default();
+    admin_state(&mut message, tunnel.state);
+    message.attributes = vec![
+        ifname.clone(),
+        LinkAttribute::Mtu(tunnel.mtu),
+        link_info(&tunnel.kind, indices)?,
+    ];
+    let mut mark = LinkMessage::default();
+    mark.attributes = vec![ifname, LinkAttribute::IfAlias(tunnel.alias.clone())];
+    Ok([
+        Request {
+            message: RouteNetlinkMessage::NewLink(message),
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+        },
+        Request {
+            message: RouteNetlinkMessage::SetLink(mark),
+            flags: 0,
+        },
+    ])
+}
+
+/// The request that changes a tunnel in place. The options of its kind are sent only where they differ: the kernel
+/// takes the tunnel out of its table for a moment to set them.
+///
+/// # Errors
+/// The underlay device, if it doesn't exist.
+pub(super) fn update(
+    index: u32,
+    from: &Tunnel,
+    to: &Tunnel,
+    indices: &Indices,
+) -> Result<Request, InterfaceName> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    admin_state(&mut message, to.state);
+    message.attributes.push(LinkAttribute::Mtu(to.mtu));
+    if from.alias != to.alias {
+        message
+            .attributes
+            .push(LinkAttribute::IfAlias(to.alias.clone()));
+    }
+    if from.kind != to.kind {
+        message.attributes.push(link_info(&to.kind, indices)?);
+    }
+    Ok(Request {
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: 0,
+    })
+}
+
+fn admin_state(message: &mut LinkMessage, state: AdminState) {
+    message.header.change_mask = LinkFlags::Up;
+    message.header.flags = match state {
+        AdminState::Up => LinkFlags::Up,
+        AdminState::Down => LinkFlags::empty(),
+    };
+}
+
+/// The request that deletes one device.
+pub(super) fn delete(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Request {
+        message: RouteNetlinkMessage::DelLink(message),
+        flags: 0,
+    }
+}
+
+/// The request that moves a device into a group.
+pub(super) fn set_group(index: u32, group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Group(group));
+    Request {
+        message: RouteNetlinkMessage::SetLink(message),
+        flags: 0,
+    }
+}
+
+/// The request that deletes every device of a group.
+pub(super) fn delete_group(group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    Request {
+        message: RouteNetlinkMessage::DelLink(message),
+        flags: 0,
+    }
+}

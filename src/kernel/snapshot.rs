@@ -1,0 +1,187 @@
+//! The kernel's state in one pass: devices, addresses, routes, and the way to the addresses that a topology asks about.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::route::Family;
+use super::socket::Channel;
+use super::{Error, Indices, address, link, route};
+use crate::state::{Device, InterfaceName, Observed};
+
+/// What a snapshot shall hold.
+#[derive(Debug, Clone)]
+pub struct Extent {
+    /// Routes of this protocol; `None`: of every one.
+    pub protocol: Option<u8>,
+    /// The protocol that comes first where several routes share a key.
+    pub own_protocol: u8,
+    /// Addresses whose way through the underlay is asked for.
+    pub paths: BTreeSet<IpAddr>,
+    /// Traffic counters of the devices.
+    pub counters: bool,
+}
+
+pub(super) fn take(
+    channel: &mut Channel,
+    extent: &Extent,
+    marks_addresses: bool,
+) -> Result<Observed, Error> {
+    let mut observed = Observed {
+        marks_addresses,
+        all_routes: extent.protocol.is_none(),
+        ..Observed::default()
+    };
+    let names = links(channel, &mut observed, extent.counters)?;
+    addresses(channel, &mut observed, &names)?;
+    for family in [Family::V4, Family::V6] {
+        routes(channel, &mut observed, &names, family, extent)?;
+    }
+    paths(channel, &mut observed, &names, &extent.paths)?;
+    Ok(observed)
+}
+
+type Names = HashMap<u32, InterfaceName>;
+
+fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Result<Names, Error> {
+    #[derive(Default)]
+    struct Seen {
+        devices: BTreeMap<InterfaceName, Device>,
+        tunnels: Vec<(InterfaceName, Vec<u8>)>,
+    }
+    let seen = channel.dump(&link::dump(counters), |seen: &mut Seen, _, payload| {
+        let raw = link::decode(payload)?;
+        if raw.is_tunnel() {
+            seen.tunnels.push((raw.name, raw.data().to_vec()));
+        }
+        seen.devices.insert(raw.name, raw.device);
+        Ok(())
+    })?;
+    let names: Names = seen
+        .devices
+        .iter()
+        .map(|(name, device)| (device.index, *name))
+        .collect();
+    let name_of = |index| names.get(&index).copied().unwrap_or_else(|| gone(index));
+    for (name, data) in seen.tunnels {
+        if let Some(device) = seen.devices.get(&name) {
+            observed
+                .state
+                .tunnels
+                .insert(name, link::tunnel(device, &data, name_of)?);
+        }
+    }
+    observed.devices = seen.devices;
+    Ok(names)
+}
+
+/// A name for a device that a tunnel is bound to and that is gone. It holds a character that no real name has.
+fn gone(index: u32) -> InterfaceName {
+    let name = format!("gone:{index}");
+    InterfaceName::from_kernel(&name.as_bytes()[..name.len().min(15)])
+        .unwrap_or_else(|| unreachable!("1 to 15 bytes"))
+}
+
+fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> Result<(), Error> {
+    let name_of = |index| names.get(&index).copied();
+    let seen = channel.dump(
+        &address::dump(),
+        |seen: &mut Vec<address::RawAddress>, _, payload| {
+            seen.extend(address::decode(payload, name_of)?);
+            Ok(())
+        },
+    )?;
+    for raw in seen {
+        if raw.secondary {
+            observed.secondaries.insert(raw.key);
+        }
+        observed.state.addresses.insert(raw.key, raw.address);
+    }
+    Ok(())
+}
+
+fn routes(
+    channel: &mut Channel,
+    observed: &mut Observed,
+    names: &Names,
+    family: Family,
+    extent: &Extent,
+) -> Result<(), Error> {
+    let name_of = |index| names.get(&index).copied();
+    let filter = extent.protocol.filter(|_| channel.filters_dumps());
+    let seen = channel.dump(
+        &route::dump(family, filter),
+        |seen: &mut Vec<_>, _, payload| {
+            let decoded = route::decode(payload, family, name_of)?;
+            seen.extend(decoded.filter(|(_, route)| {
+                extent
+                    .protocol
+                    .is_none_or(|wanted| route.protocol == wanted)
+            }));
+            Ok(())
+        },
+    )?;
+    for (key, mut route) in seen {
+        match observed.state.routes.entry(key) {
+            std::collections::btree_map::Entry::Vacant(slot) => {
+                slot.insert(route);
+            }
+            std::collections::btree_map::Entry::Occupied(mut slot) => {
+                if slot.get().protocol != extent.own_protocol
+                    && route.protocol == extent.own_protocol
+                {
+                    std::mem::swap(slot.get_mut(), &mut route);
+                }
+                observed.duplicate_routes.push((key, route));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn paths(
+    channel: &mut Channel,
+    observed: &mut Observed,
+    names: &Names,
+    wanted: &BTreeSet<IpAddr>,
+) -> Result<(), Error> {
+    let wanted: Vec<IpAddr> = wanted.iter().copied().collect();
+    let requests: Vec<_> = wanted
+        .iter()
+        .map(|address| route::look_up(*address))
+        .collect();
+    let Observed { devices, paths, .. } = observed;
+    channel.look_up(&requests, |index, payload| {
+        let family = if wanted[index].is_ipv4() {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        if let Some((key, route)) =
+            route::decode(payload, family, |index| names.get(&index).copied())?
+        {
+            let path = route::path(&key, &route, |device| {
+                devices.get(&device).map(|device| device.mtu)
+            });
+            paths.extend(path.map(|path| (wanted[index], path)));
+        }
+        Ok(())
+    })
+}
+
+/// The devices' indices, for what a plan names by name.
+pub(super) fn indices(channel: &mut Channel) -> Result<Indices, Error> {
+    channel.dump(&link::dump(false), |seen: &mut Indices, _, payload| {
+        let raw = link::decode(payload)?;
+        seen.insert(raw.name, raw.device.index);
+        Ok(())
+    })
+}
+
+/// The devices' indices as a snapshot has them.
+pub(super) fn indices_of(observed: &Observed) -> Indices {
+    observed
+        .devices
+        .iter()
+        .map(|(name, device)| (*name, device.index))
+        .collect()
+}

@@ -1,0 +1,144 @@
+//! One pass: observe, compare, carry out, and observe again until nothing is left.
+
+use std::collections::BTreeSet;
+
+use crate::desired::{desired, lookups};
+use crate::kernel::{Error, Extent, Kernel};
+use crate::plan::{Outcome, Plan, Status, Terms, plan};
+use crate::state::{Observed, State};
+use crate::topology::Topology;
+
+/// How often a pass may act. The second time is for what follows from the first, such as `mtu: auto` over a route that
+/// this very pass has added.
+const ROUNDS: usize = 3;
+
+/// What the host should become.
+#[derive(Clone, Copy)]
+pub enum Goal<'a> {
+    /// What the topology says.
+    Topology(&'a Topology),
+    /// Without anything that the owner has. The topology, where it's known, tells which unmarked objects are its own.
+    Nothing(Option<&'a Topology>),
+}
+
+/// What was found, and what is to do.
+pub struct Look {
+    /// The state that is wanted.
+    pub desired: State,
+    /// The state that is.
+    pub observed: Observed,
+    /// The difference.
+    pub plan: Plan,
+}
+
+/// A plan that was carried out, and what became of its changes.
+pub struct Round {
+    /// The plan.
+    pub plan: Plan,
+    /// What became of each of its changes.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a pass did.
+pub struct Pass {
+    /// The plans that were carried out, mostly one.
+    pub rounds: Vec<Round>,
+    /// What is still to do at the end. Empty: the host is as it should be.
+    pub left: Plan,
+}
+
+/// Compares the host with the goal. Changes nothing and needs no privilege.
+///
+/// # Errors
+/// When the kernel can't be asked.
+pub fn look(kernel: &mut Kernel, goal: Goal, terms: &Terms, counters: bool) -> Result<Look, Error> {
+    let first = compare(kernel, goal, terms, counters, Some(terms.protocol))?;
+    // Routes of other protocols matter only to a plan that may run into them, and there may be a million.
+    if first.plan.concerns_all_routes() {
+        compare(kernel, goal, terms, counters, None)
+    } else {
+        Ok(first)
+    }
+}
+
+fn compare(
+    kernel: &mut Kernel,
+    goal: Goal,
+    terms: &Terms,
+    counters: bool,
+    protocol: Option<u8>,
+) -> Result<Look, Error> {
+    let paths = match goal {
+        Goal::Topology(topology) => lookups(topology),
+        Goal::Nothing(_) => BTreeSet::new(),
+    };
+    let observed = kernel.observe(&Extent {
+        protocol,
+        own_protocol: terms.protocol,
+        paths,
+        counters,
+    })?;
+    let (desired, plan) = match goal {
+        Goal::Topology(topology) => {
+            let desired = desired(topology, &observed);
+            let plan = plan(&desired, &desired, &observed, terms);
+            (desired, plan)
+        }
+        Goal::Nothing(known) => {
+            let known = known
+                .map(|topology| desired(topology, &observed))
+                .unwrap_or_default();
+            (
+                State::default(),
+                plan(&State::default(), &known, &observed, terms),
+            )
+        }
+    };
+    Ok(Look {
+        desired,
+        observed,
+        plan,
+    })
+}
+
+/// Makes the host as the goal says. `announce` sees each plan before it's carried out.
+///
+/// # Errors
+/// When the kernel can't be asked. What the kernel refuses is in the outcomes.
+pub fn apply(
+    kernel: &mut Kernel,
+    goal: Goal,
+    terms: &Terms,
+    mut announce: impl FnMut(&Look),
+) -> Result<Pass, Error> {
+    let mut rounds: Vec<Round> = Vec::new();
+    loop {
+        let found = look(kernel, goal, terms, false)?;
+        let refused = rounds
+            .last()
+            .is_some_and(|round| round.outcomes.iter().any(|o| o.status != Status::Done));
+        let over = found.plan.is_empty()
+            || !found.plan.conflicts.is_empty()
+            || refused
+            || rounds.len() == ROUNDS;
+        if rounds.is_empty() || !over {
+            announce(&found);
+        }
+        if over {
+            return Ok(Pass {
+                rounds,
+                left: found.plan,
+            });
+        }
+        tracing::debug!(
+            round = rounds.len() + 1,
+            changes = found.plan.changes.len(),
+            "carrying out"
+        );
+        let outcomes = kernel.execute(&found.plan, &found.observed)?;
+        rounds.push(Round {
+            plan: found.plan,
+            outcomes,
+        });
+    }
+}
