@@ -172,11 +172,9 @@ fn ipip(release: &str, observed: &Observed) -> Check {
     let listed = |list: &str| {
         modules.iter().any(|directory| {
             let names = fs::read_to_string(directory.join(list)).unwrap_or_default();
-            names.lines().any(|line| {
-                line.split(':')
-                    .next()
-                    .is_some_and(|path| is_ipip_module(path))
-            })
+            names
+                .lines()
+                .any(|line| line.split(':').next().is_some_and(is_ipip_module))
         })
     };
     if listed("modules.builtin") {

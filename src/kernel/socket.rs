@@ -46,6 +46,9 @@ const DUMP_TRIES: usize = 8;
 /// The kernel answers at once; a lost answer must not hang the process.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Takes the type and payload of one message of a dump.
+type EachMessage<'a> = dyn FnMut(u16, &[u8]) -> Result<(), Error> + 'a;
+
 /// A request that changes something.
 pub(super) struct Request {
     pub(super) message: RouteNetlinkMessage,
@@ -86,9 +89,9 @@ impl Channel {
         self.strict
     }
 
-    /// Calls `each` with the type and payload of every message of a dump. `each` is called anew from the start, after
-    /// `restart`, when the dump was torn by a change; after too many times what came last stands, and whoever compares
-    /// afterwards has the last word.
+    /// Calls `each` with the type and payload of every message of a dump, to gather what it says. When a change tore the
+    /// dump, what was gathered is dropped and the dump taken again; after too many times what came last stands, and
+    /// whoever compares afterwards has the last word.
     pub(super) fn dump<S: Default>(
         &mut self,
         request: &RouteNetlinkMessage,
@@ -109,7 +112,7 @@ impl Channel {
     fn dump_once(
         &mut self,
         request: &RouteNetlinkMessage,
-        each: &mut dyn FnMut(u16, &[u8]) -> Result<(), Error>,
+        each: &mut EachMessage,
     ) -> Result<bool, Error> {
         let sequence = self.next_sequence();
         let mut bytes = Vec::new();

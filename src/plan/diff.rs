@@ -30,7 +30,7 @@ pub(super) fn diff(
         observed,
         terms,
         alias: terms.owner.alias(),
-        others: other_owners(observed, &terms.owner),
+        others: other_owners(desired, observed, terms),
         found: Difference::default(),
     };
     diff.tunnels();
@@ -41,15 +41,12 @@ pub(super) fn diff(
     diff.found
 }
 
-fn other_owners(observed: &Observed, owner: &Owner) -> BTreeSet<String> {
-    let owners = observed
-        .devices
-        .values()
-        .filter_map(|device| Owner::of_alias(&device.alias));
-    owners
-        .filter(|other| *other != owner.as_str())
-        .map(str::to_owned)
-        .collect()
+/// Topologies that own tunnels here, and will still own some: one whose every tunnel is adopted is taken over whole.
+fn other_owners(desired: &State, observed: &Observed, terms: &Terms) -> BTreeSet<String> {
+    let adopted = |name: &InterfaceName| terms.adopt && desired.tunnels.contains_key(name);
+    let stay = observed.devices.iter().filter(|(name, _)| !adopted(name));
+    let owners = stay.filter_map(|(_, device)| Owner::of_alias(&device.alias));
+    owners.filter(|other| *other != terms.owner.as_str()).map(str::to_owned).collect()
 }
 
 /// Whose an object with our mark is.

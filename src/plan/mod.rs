@@ -6,6 +6,8 @@ mod diff;
 mod document;
 mod model;
 mod order;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use serde::Serialize;
