@@ -155,7 +155,7 @@ impl Run<'_> {
                 self.renewed.insert(name);
                 link::create(name, to, &self.indices).map(Vec::from)
             }
-            (Part::Put, Delta::Delete(_)) => Ok(Vec::new()),
+            (Part::Put, Delta::Delete { .. }) => Ok(Vec::new()),
         }
     }
 

@@ -4,6 +4,8 @@ mod address;
 mod execute;
 mod link;
 mod netns;
+#[cfg(test)]
+mod roundtrip;
 mod route;
 mod snapshot;
 mod socket;

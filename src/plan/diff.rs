@@ -11,6 +11,9 @@ use crate::topology::Owner;
 /// `IFAPROT_KERNEL_LL`: an IPv6 link-local address that the kernel made (`include/uapi/linux/if_addr.h`).
 const PROTOCOL_KERNEL_LINK_LOCAL: u8 = 3;
 
+/// `RTPROT_KERNEL`: a route that the kernel made, of an address's network.
+const PROTOCOL_KERNEL: u8 = 2;
+
 #[derive(Default)]
 pub(super) struct Difference {
     pub(super) changes: Vec<Change>,
@@ -46,7 +49,10 @@ fn other_owners(desired: &State, observed: &Observed, terms: &Terms) -> BTreeSet
     let adopted = |name: &InterfaceName| terms.adopt && desired.tunnels.contains_key(name);
     let stay = observed.devices.iter().filter(|(name, _)| !adopted(name));
     let owners = stay.filter_map(|(_, device)| Owner::of_alias(&device.alias));
-    owners.filter(|other| *other != terms.owner.as_str()).map(str::to_owned).collect()
+    owners
+        .filter(|other| *other != terms.owner.as_str())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whose an object with our mark is.
@@ -115,9 +121,56 @@ impl Diff<'_> {
                 && !self.desired.tunnels.contains_key(&name)
                 && self.terms.prune
             {
-                self.tunnel(name, Delta::Delete(from.clone()));
+                let along = self.goes_with(name);
+                self.tunnel(
+                    name,
+                    Delta::Delete {
+                        from: from.clone(),
+                        along,
+                    },
+                );
             }
         }
+    }
+
+    /// What the kernel deletes with a tunnel, in words.
+    fn goes_with(&self, name: InterfaceName) -> Option<String> {
+        let State {
+            addresses, routes, ..
+        } = &self.observed.state;
+        let made_here = |(key, address): &(&AddressKey, &Address)| {
+            key.device == name
+                && !is_kernels_link_local(**key, address, self.observed.marks_addresses)
+        };
+        let through = routes
+            .values()
+            .filter(|route| route.devices().any(|device| device == name));
+        let (ours, others): (Vec<&Route>, Vec<&Route>) =
+            through.partition(|route| route.protocol == self.terms.protocol);
+        let others = others
+            .iter()
+            .filter(|route| route.protocol != PROTOCOL_KERNEL)
+            .count();
+        let counted = |count: usize, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {many}")),
+        };
+        let parts = [
+            counted(
+                addresses.iter().filter(made_here).count(),
+                "address",
+                "addresses",
+            ),
+            counted(ours.len(), "route", "routes"),
+            counted(
+                others,
+                "route of another protocol",
+                "routes of other protocols",
+            ),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 
     fn tunnel(&mut self, name: InterfaceName, delta: Delta<Tunnel>) {
@@ -183,14 +236,14 @@ impl Diff<'_> {
             .filter(|(key, _)| !self.desired.addresses.contains_key(key))
         {
             match self.whose_address(key, from) {
-                Some(Whose::Ours) => self.address(key, Delta::Delete(from.clone())),
+                Some(Whose::Ours) => self.address(key, Delta::delete(from.clone())),
                 Some(Whose::Outside)
                     if self.is_ours_outside(
                         |s| s.addresses.contains_key(&key),
                         &format!("address {key}"),
                     ) =>
                 {
-                    self.address(key, Delta::Delete(from.clone()));
+                    self.address(key, Delta::delete(from.clone()));
                 }
                 Some(Whose::Theirs | Whose::Outside) | None => {}
             }
@@ -311,7 +364,7 @@ impl Diff<'_> {
                 }
             };
             if delete {
-                self.route(key, Delta::Delete(from.clone()));
+                self.route(key, Delta::delete(from.clone()));
             }
         }
     }

@@ -50,7 +50,7 @@ pub struct ChangeDocument {
     pub after: Value,
     /// The attributes that an update or replacement changes.
     pub attributes: Vec<AttributeDocument>,
-    /// Why it is replaced or put back; null otherwise.
+    /// Why it is replaced or put back, or what the kernel deletes with it; null otherwise.
     pub why: Option<String>,
     /// What it does to traffic.
     pub effect: Effect,

@@ -77,7 +77,12 @@ pub enum Delta<T> {
         why: String,
     },
     /// It shouldn't be there.
-    Delete(T),
+    Delete {
+        /// As it is.
+        from: T,
+        /// What the kernel deletes with it: a tunnel's addresses and routes.
+        along: Option<String>,
+    },
     /// It is as it should be, but another change makes the kernel drop it: it is put back.
     Restore {
         /// As it was and will be.
@@ -158,8 +163,10 @@ impl Plan {
     pub fn concerns_all_routes(&self) -> bool {
         self.changes.iter().any(|change| match change {
             Change::Tunnel(_, delta) => !matches!(delta, Delta::Create(_)),
-            Change::Address(_, delta) => matches!(delta, Delta::Delete(_) | Delta::Replace { .. }),
-            Change::Route(_, delta) => !matches!(delta, Delta::Delete(_)),
+            Change::Address(_, delta) => {
+                matches!(delta, Delta::Delete { .. } | Delta::Replace { .. })
+            }
+            Change::Route(_, delta) => !matches!(delta, Delta::Delete { .. }),
         })
     }
 
@@ -211,13 +218,17 @@ pub enum Action {
 }
 
 impl<T> Delta<T> {
+    pub(crate) fn delete(from: T) -> Self {
+        Self::Delete { from, along: None }
+    }
+
     /// What is done.
     pub fn action(&self) -> Action {
         match self {
             Self::Create(_) => Action::Create,
             Self::Update { .. } => Action::Update,
             Self::Replace { .. } => Action::Replace,
-            Self::Delete(_) => Action::Delete,
+            Self::Delete { .. } => Action::Delete,
             Self::Restore { .. } => Action::Restore,
         }
     }
@@ -226,7 +237,7 @@ impl<T> Delta<T> {
     pub fn before(&self) -> Option<&T> {
         match self {
             Self::Create(_) => None,
-            Self::Update { from, .. } | Self::Replace { from, .. } | Self::Delete(from) => {
+            Self::Update { from, .. } | Self::Replace { from, .. } | Self::Delete { from, .. } => {
                 Some(from)
             }
             Self::Restore { to, .. } => Some(to),
@@ -240,15 +251,16 @@ impl<T> Delta<T> {
             | Self::Update { to, .. }
             | Self::Replace { to, .. }
             | Self::Restore { to, .. } => Some(to),
-            Self::Delete(_) => None,
+            Self::Delete { .. } => None,
         }
     }
 
-    /// Why it is done this way, where that needs words.
+    /// Why it is done this way, or what goes with it, where that needs words.
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Replace { why, .. } | Self::Restore { why, .. } => Some(why),
-            Self::Create(_) | Self::Update { .. } | Self::Delete(_) => None,
+            Self::Delete { along, .. } => along.as_deref(),
+            Self::Create(_) | Self::Update { .. } => None,
         }
     }
 }
@@ -263,7 +275,7 @@ impl Change {
         }
     }
 
-    /// Why it is done this way, where that needs words.
+    /// Why it is done this way, or what goes with it, where that needs words.
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Tunnel(_, delta) => delta.why(),

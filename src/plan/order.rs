@@ -48,10 +48,12 @@ impl<'a> Run<'a> {
         let drops = plan.changes.iter().any(|change| match change {
             Change::Tunnel(_, delta) => match delta {
                 Delta::Update { from, to } => from.state != to.state,
-                Delta::Replace { .. } | Delta::Delete(_) => true,
+                Delta::Replace { .. } | Delta::Delete { .. } => true,
                 Delta::Create(_) | Delta::Restore { .. } => false,
             },
-            Change::Address(_, delta) => matches!(delta, Delta::Replace { .. } | Delta::Delete(_)),
+            Change::Address(_, delta) => {
+                matches!(delta, Delta::Replace { .. } | Delta::Delete { .. })
+            }
             Change::Route(..) => false,
         });
         let model = drops.then(|| observed.state.clone());
@@ -277,7 +279,7 @@ impl Early {
 fn in_endpoint_order(plan: &Plan, observed: &Observed, early: &Early) -> Vec<usize> {
     let mut held = holders(observed);
     for change in plan.changes.iter().filter(|change| early.removes(change)) {
-        if let Change::Tunnel(name, Delta::Delete(_) | Delta::Replace { .. }) = change {
+        if let Change::Tunnel(name, Delta::Delete { .. } | Delta::Replace { .. }) = change {
             held.retain(|_, holder| holder != name);
         }
     }

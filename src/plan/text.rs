@@ -113,6 +113,9 @@ impl Change {
                 if !details.is_empty() {
                     let _ = write!(text, "  {details}");
                 }
+                if let Some(along) = self.why() {
+                    let _ = write!(text, "  (and with it {along})");
+                }
             }
             Action::Replace => {
                 let why = self.why().unwrap_or_default();
@@ -141,7 +144,7 @@ impl Change {
                 Delta::Update { from, to } | Delta::Replace { from, to, .. } => {
                     differences(from, to)
                 }
-                Delta::Create(_) | Delta::Delete(_) | Delta::Restore { .. } => Vec::new(),
+                Delta::Create(_) | Delta::Delete { .. } | Delta::Restore { .. } => Vec::new(),
             }
         }
         match self {
