@@ -496,6 +496,9 @@ fn change_tunnel(from: &Tunnel, to: &Tunnel) -> Delta<Tunnel> {
         "the kernel can't turn external mode on or off in place"
     } else if old.remote.is_some() != new.remote.is_some() {
         "the kernel can't turn a tunnel between multipoint and one remote in place"
+    } else if old.mode != new.mode {
+        // ip_tunnel_update() copies every option but the protocol, and reports success.
+        "the kernel can't change a tunnel's mode in place"
     } else {
         return Delta::Update { from, to };
     };
