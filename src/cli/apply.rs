@@ -171,7 +171,10 @@ impl Options {
             Output::Text => print(&self.text(look, terminal.style()))?,
         }
         if !plan.conflicts.is_empty() {
-            return Err(Failure(conflicts(plan)));
+            return Err(Failure(format!(
+                "nothing would be changed: {}",
+                conflicts(plan)
+            )));
         }
         Ok(self.code(!plan.is_empty()))
     }
@@ -205,7 +208,10 @@ impl Options {
             complain(terminal, failure);
         }
         if failures.is_empty() && !pass.left.conflicts.is_empty() {
-            complain(terminal, &conflicts(&pass.left));
+            complain(
+                terminal,
+                &format!("nothing was changed: {}", conflicts(&pass.left)),
+            );
         }
         Ok(FAILED)
     }
@@ -225,7 +231,7 @@ fn conflicts(plan: &Plan) -> String {
         .iter()
         .map(|conflict| conflict.object.as_str())
         .collect();
-    format!("nothing was changed: not ours are {}", objects.join(", "))
+    format!("not ours: {}", objects.join(", "))
 }
 
 /// What was done, as the plan's last line is counted.

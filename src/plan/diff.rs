@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Conflict, Delta, Terms};
+use super::{Change, Conflict, Delta, Terms, in_place};
 use crate::state::{
-    Address, AddressKey, Endpoints, InterfaceName, Kind, Observed, Route, RouteKey, State, Tunnel,
+    Address, AddressKey, Endpoints, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
 };
 use crate::topology::Owner;
 
@@ -85,7 +85,7 @@ impl Diff<'_> {
                 (None, _) => self.tunnel(name, Delta::Create(to.clone())),
                 (Some(_), Some(from)) if from == to => {}
                 (Some(_), Some(from)) if from.alias == self.alias || self.terms.adopt => {
-                    self.tunnel(name, change_tunnel(from, to));
+                    self.tunnel(name, in_place::change_tunnel(from, to));
                 }
                 (Some(_), Some(from)) => {
                     let found = match Owner::of_alias(&from.alias) {
@@ -219,7 +219,7 @@ impl Diff<'_> {
                 self.desired.tunnels.contains_key(&key.device) || from.protocol == to.protocol;
             if from == to {
             } else if ours || self.terms.adopt {
-                self.address(key, change_address(key, from, to));
+                self.address(key, in_place::change_address(key, from, to));
             } else {
                 let found = format!(
                     "it exists without our mark (protocol {} in place of {})",
@@ -485,54 +485,5 @@ fn is_kernels_link_local(key: AddressKey, address: &Address, marks: bool) -> boo
             ip.is_unicast_link_local() && (!marks || address.protocol == PROTOCOL_KERNEL_LINK_LOCAL)
         }
         std::net::IpAddr::V4(_) => false,
-    }
-}
-
-fn change_tunnel(from: &Tunnel, to: &Tunnel) -> Delta<Tunnel> {
-    let (from, to) = (from.clone(), to.clone());
-    let Kind::Ipip(old) = &from.kind;
-    let Kind::Ipip(new) = &to.kind;
-    let why = if old.external != new.external {
-        "the kernel can't turn external mode on or off in place"
-    } else if old.remote.is_some() != new.remote.is_some() {
-        "the kernel can't turn a tunnel between multipoint and one remote in place"
-    } else if old.mode != new.mode {
-        // ip_tunnel_update() copies every option but the protocol, and reports success.
-        "the kernel can't change a tunnel's mode in place"
-    } else {
-        return Delta::Update { from, to };
-    };
-    Delta::Replace {
-        from,
-        to,
-        why: why.into(),
-    }
-}
-
-/// In place the kernel changes an IPv4 address's metric and lifetime (`inet_rtm_newaddr`; what else the request says is
-/// ignored, without an error), and of an IPv6 address also the mark, `noprefixroute` and the peer, but takes neither a
-/// metric nor a peer away (`inet6_addr_modify`).
-fn change_address(key: AddressKey, from: &Address, to: &Address) -> Delta<Address> {
-    let (from, to) = (from.clone(), to.clone());
-    let mut in_place = Address {
-        metric: to.metric,
-        lifetime: to.lifetime,
-        ..from.clone()
-    };
-    if key.local.is_ipv6() {
-        in_place.metric = if to.metric == 0 {
-            from.metric
-        } else {
-            to.metric
-        };
-        in_place.protocol = to.protocol;
-        in_place.noprefixroute = to.noprefixroute;
-        in_place.peer = to.peer.or(from.peer);
-    }
-    if in_place == to {
-        Delta::Update { from, to }
-    } else {
-        let why = "the kernel can't change these properties of an address in place".into();
-        Delta::Replace { from, to, why }
     }
 }

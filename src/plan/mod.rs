@@ -4,6 +4,7 @@
 
 mod diff;
 mod document;
+mod in_place;
 mod model;
 mod order;
 #[cfg(test)]
@@ -12,7 +13,9 @@ mod text;
 
 use serde::Serialize;
 
-use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
+use crate::state::{
+    Address, AddressKey, AdminState, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
+};
 use crate::topology::Owner;
 pub use document::{ChangeDocument, Document, Outcome, Status, schema};
 pub use model::simulate;
@@ -162,6 +165,7 @@ impl Plan {
     /// or makes the kernel drop some.
     pub fn concerns_all_routes(&self) -> bool {
         self.changes.iter().any(|change| match change {
+            Change::Tunnel(_, Delta::Update { to, .. }) => to.state == AdminState::Down,
             Change::Tunnel(_, delta) => !matches!(delta, Delta::Create(_)),
             Change::Address(_, delta) => {
                 matches!(delta, Delta::Delete { .. } | Delta::Replace { .. })
@@ -310,8 +314,8 @@ impl Change {
         match self {
             Self::Tunnel(_, Delta::Update { from, to }) if from.state != to.state => match to.state
             {
-                crate::state::AdminState::Up => Effect::None,
-                crate::state::AdminState::Down => Effect::Stops,
+                AdminState::Up => Effect::None,
+                AdminState::Down => Effect::Stops,
             },
             _ => match self.action() {
                 Action::Create | Action::Update => Effect::None,
