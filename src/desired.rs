@@ -1,13 +1,13 @@
 //! From a topology to the desired state: every default filled in, with the facts of one host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
 use crate::state::{
-    Address, AddressKey, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
-    Observed, Route, RouteKey, RouteType, Scope, State, Tunnel,
+    Address, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed, Route,
+    RouteKey, RouteType, Scope, State, Tunnel,
 };
 use crate::topology::{self, Effective, Mtu, Topology, TunnelKind};
 
@@ -43,9 +43,26 @@ pub fn lookups(topology: &Topology) -> BTreeSet<IpAddr> {
 
 /// The state that `topology` wants on the host that was observed.
 pub fn desired(topology: &Topology, host: &Observed) -> State {
-    let build = Build { topology, host };
+    let holders = host
+        .state
+        .addresses
+        .keys()
+        .map(|key| (key.local, key.device))
+        .collect();
+    let mut build = Build {
+        topology,
+        host,
+        holders,
+        networks: BTreeMap::new(),
+    };
     let mut state = State::default();
     build.addresses(&mut state);
+    // What the topology says of a network comes last, and so wins.
+    for (key, address) in host.state.addresses.iter().chain(&state.addresses) {
+        build
+            .networks
+            .extend(address.network(key).map(|network| (network, key.device)));
+    }
     build.routes(&mut state);
     build.tunnels(&mut state);
     state
@@ -54,6 +71,10 @@ pub fn desired(topology: &Topology, host: &Observed) -> State {
 struct Build<'a> {
     topology: &'a Topology,
     host: &'a Observed,
+    /// The host's addresses, with their devices.
+    holders: BTreeMap<IpAddr, InterfaceName>,
+    /// The networks of the host's and the topology's addresses, with their devices.
+    networks: BTreeMap<IpNet, InterfaceName>,
 }
 
 impl Build<'_> {
@@ -105,15 +126,17 @@ impl Build<'_> {
     /// The MTU on the way to `remote`: by a route of ours that is about to be, if it's more specific than the kernel's.
     fn path_mtu(&self, tunnel: InterfaceName, remote: Ipv4Addr, state: &State) -> Option<u32> {
         let remote = IpAddr::V4(remote);
-        let ours = state
-            .routes
-            .iter()
-            .filter(|(key, route)| {
-                key.table == MAIN_TABLE
-                    && key.to.contains(&remote)
-                    && route.kind == RouteType::Unicast
+        let ours = prefixes(remote)
+            .find_map(|to| {
+                let key = |tos, metric| RouteKey {
+                    table: MAIN_TABLE,
+                    to,
+                    tos,
+                    metric,
+                };
+                let mut routes = state.routes.range(key(0, 0)..=key(0, u32::MAX));
+                routes.find(|(_, route)| route.kind == RouteType::Unicast)
             })
-            .max_by_key(|(key, _)| (key.to.prefix_len(), std::cmp::Reverse(key.metric)))
             .and_then(|(key, route)| {
                 Some((key.to.prefix_len(), route.devices().next()?, route.mtu))
             })
@@ -139,13 +162,7 @@ impl Build<'_> {
     }
 
     fn device_with(&self, local: Ipv4Addr) -> Option<InterfaceName> {
-        let local = IpAddr::V4(local);
-        self.host
-            .state
-            .addresses
-            .keys()
-            .find(|key| key.local == local)
-            .map(|key| key.device)
+        self.holders.get(&IpAddr::V4(local)).copied()
     }
 
     fn addresses(&self, state: &mut State) {
@@ -203,7 +220,7 @@ impl Build<'_> {
                     tunnel
                         .routes
                         .iter()
-                        .map(|route| self.route(route, Some(name), state)),
+                        .map(|route| self.route(route, Some(name))),
                 );
             }
         }
@@ -211,17 +228,12 @@ impl Build<'_> {
             self.topology
                 .routes
                 .iter()
-                .map(|route| self.route(route, None, state)),
+                .map(|route| self.route(route, None)),
         );
         state.routes.extend(routes);
     }
 
-    fn route(
-        &self,
-        route: &topology::Route,
-        tunnel: Option<InterfaceName>,
-        state: &State,
-    ) -> (RouteKey, Route) {
+    fn route(&self, route: &topology::Route, tunnel: Option<InterfaceName>) -> (RouteKey, Route) {
         let key = route.key();
         let mut hops = route.hops();
         if hops.is_empty() && route.kind == RouteType::Unicast {
@@ -232,19 +244,23 @@ impl Build<'_> {
                 onlink: false,
             });
         }
+        let several = hops.len() > 1;
         let mut nexthops: Vec<NextHop> = hops
             .iter()
             .map(|hop| NextHop {
                 via: hop.via.map(|via| via.0),
                 device: tunnel
                     .or(hop.device)
-                    .or_else(|| self.device_towards(hop.via?.0, state)),
-                weight: hop.weight.unwrap_or(1),
+                    .or_else(|| self.device_towards(hop.via?.0)),
+                // The kernel knows no weight of an only way.
+                weight: hop.weight.filter(|_| several).unwrap_or(1),
                 onlink: hop.onlink,
             })
             .collect();
         nexthops.sort();
-        let direct = nexthops.iter().any(|hop| hop.via.is_none()) && !nexthops.is_empty();
+        // As `ip route` chooses: a list of next hops is global, whatever is in it.
+        let direct =
+            route.kind == RouteType::Unicast && route.nexthops.is_empty() && route.via.is_none();
         let default_scope = match key.to {
             IpNet::V4(_) if direct => Scope::LINK,
             _ => Scope::GLOBAL,
@@ -263,21 +279,20 @@ impl Build<'_> {
     }
 
     /// The device whose network holds a gateway: in the topology, on the host, or as the kernel routes to it.
-    fn device_towards(&self, gateway: IpAddr, state: &State) -> Option<InterfaceName> {
-        let holds = |(key, address): (&AddressKey, &Address)| {
-            address
-                .network(key)
-                .filter(|net| net.contains(&gateway))
-                .map(|net| (net.prefix_len(), key.device))
-        };
-        let addresses = state.addresses.iter().chain(&self.host.state.addresses);
-        let nearest = addresses
-            .filter_map(holds)
-            .max_by_key(|(prefix_len, _)| *prefix_len);
+    fn device_towards(&self, gateway: IpAddr) -> Option<InterfaceName> {
+        let nearest = prefixes(gateway).find_map(|network| self.networks.get(&network));
         nearest
-            .map(|(_, device)| device)
+            .copied()
             .or_else(|| self.host.paths.get(&gateway).map(|path| path.device))
     }
+}
+
+/// The prefixes that hold an address, the longest first.
+fn prefixes(address: IpAddr) -> impl Iterator<Item = IpNet> {
+    let longest = IpNet::from(address).prefix_len();
+    (0..=longest)
+        .rev()
+        .filter_map(move |length| IpNet::new(address, length).ok().map(|net| net.trunc()))
 }
 
 fn ipip(options: &Effective) -> Ipip {

@@ -46,7 +46,7 @@ pub(super) struct Destroy {
     #[command(flatten)]
     which: Which,
     /// With --owner: the protocol that marks the owner's routes.
-    #[arg(long, value_name = "NUMBER", default_value_t = Protocol::DEFAULT.0, requires = "owner",
+    #[arg(long, value_name = "NUMBER", default_value_t = Protocol::DEFAULT.0, conflicts_with = "file",
         value_parser = clap::value_parser!(u8).range(5..))]
     route_protocol: u8,
     #[command(flatten)]

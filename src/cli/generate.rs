@@ -10,7 +10,8 @@ use super::{DONE, Failure, Result, print, print_json};
 /// Print the JSON Schema of the topology format, or of the plan document.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tunnelform schema > topology.schema.json\n  tunnelform schema plan"
+    after_help = "Examples:\n  tunnelform schema > topology.schema.json\n  tunnelform schema plan\n\n\
+                        Exit codes: 0 printed, 1 error."
 )]
 pub(super) struct Schema {
     /// Which one.
@@ -30,7 +31,8 @@ enum Of {
 /// Print a completion script for a shell.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  tunnelform completions bash > /etc/bash_completion.d/tunnelform"
+    after_help = "Example:\n  tunnelform completions bash > /etc/bash_completion.d/tunnelform\n\n\
+                        Exit codes: 0 printed, 1 error."
 )]
 pub(super) struct Completions {
     /// The shell.
@@ -41,7 +43,8 @@ pub(super) struct Completions {
 /// Print the manual page of the program, or of one of its commands.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tunnelform man | man -l -\n  tunnelform man apply > tunnelform-apply.1"
+    after_help = "Examples:\n  tunnelform man | man -l -\n  tunnelform man apply > tunnelform-apply.1\n\n\
+                        Exit codes: 0 printed, 1 no such command."
 )]
 pub(super) struct Man {
     /// The command.

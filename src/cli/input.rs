@@ -38,17 +38,7 @@ impl Input {
         let bytes = self.read().map_err(|error| {
             Unusable::Unreadable(Failure(format!("can't read {name}: {error}")))
         })?;
-        match String::from_utf8(bytes) {
-            Ok(source) => Topology::parse(&name, &source).map_err(Unusable::Wrong),
-            Err(error) => {
-                let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
-                    .split(|&b| b == b'\n')
-                    .count();
-                Err(Unusable::Unreadable(Failure(format!(
-                    "{name}:{line}: not UTF-8, so not a YAML file"
-                ))))
-            }
-        }
+        Topology::parse_bytes(&name, &bytes).map_err(Unusable::Wrong)
     }
 
     /// Reads the topology; shows what is wrong with it.
@@ -100,13 +90,22 @@ pub(super) fn show(problems: &Problems, terminal: &Terminal) {
 
 /// How many problems there are, in words.
 pub(super) fn tally(problems: &Problems) -> String {
-    let count = |severity, one: &str| match problems.count(severity) {
-        1 => format!("1 {one}"),
-        count => format!("{count} {one}s"),
-    };
-    let mut text = format!("{} has {}", problems.file, count(Severity::Error, "error"));
-    if problems.count(Severity::Warning) > 0 {
-        text += &format!(" and {}", count(Severity::Warning, "warning"));
+    let (errors, warnings) = (
+        problems.count(Severity::Error),
+        problems.count(Severity::Warning),
+    );
+    let mut text = format!("{} has {}", problems.file, counted(errors, "error"));
+    if warnings > 0 {
+        text += &format!(" and {}", counted(warnings, "warning"));
     }
     text
+}
+
+/// `1 route`, `2 routes`, `2 addresses`.
+pub(super) fn counted(count: usize, one: &str) -> String {
+    match (count, one.ends_with('s')) {
+        (1, _) => format!("1 {one}"),
+        (_, true) => format!("{count} {one}es"),
+        (_, false) => format!("{count} {one}s"),
+    }
 }

@@ -41,7 +41,9 @@ Examples:
   tunnelform apply --dry-run hq.yaml  show what would change
   tunnelform apply hq.yaml            change it
   tunnelform status hq.yaml           show how it stands
-  tunnelform destroy hq.yaml          take it all away again";
+  tunnelform destroy hq.yaml          take it all away again
+
+Exit codes: 0 done, 1 error, 2 wrong arguments (with --detailed-exitcode: changes).";
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Color {
@@ -158,6 +160,8 @@ fn complain(terminal: &Terminal, message: &str) {
     } else {
         "error:".to_owned()
     };
+    // Names of files and of other programs' devices may hold what drives a terminal.
+    let message = message.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
     // Nobody is left to tell when standard error is closed.
     let _ = writeln!(io::stderr(), "{sign} {message}");
 }

@@ -1,5 +1,7 @@
 //! `tunnelform status`.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{CellAlignment, Table};
 use tunnelform::kernel::Kernel;
 use tunnelform::plan::{Action, Change, Style, Terms};
@@ -107,8 +109,7 @@ impl Status {
 
 impl Report {
     fn new(topology: &Topology, look: &Look) -> Self {
-        let device_is_ours = |device: &InterfaceName| look.desired.tunnels.contains_key(device);
-        let outside = |change: &&Change| !devices(change).iter().any(device_is_ours);
+        let standing = Grouped::new(look);
         Self {
             format_version: 1,
             owner: topology.name.to_string(),
@@ -117,38 +118,16 @@ impl Report {
                 .desired
                 .tunnels
                 .keys()
-                .map(|name| Row::new(*name, look))
+                .map(|name| Row::new(*name, look, standing.of(Some(*name))))
                 .collect(),
             outside: Outside {
-                addresses: Tally::new(
-                    look.desired
-                        .addresses
-                        .keys()
-                        .filter(|key| !device_is_ours(&key.device))
-                        .count(),
-                    look.plan
-                        .changes
-                        .iter()
-                        .filter(outside)
-                        .filter(|c| matches!(c, Change::Address(..))),
-                ),
-                routes: Tally::new(
-                    look.desired
-                        .routes
-                        .values()
-                        .filter(|r| !r.devices().any(|d| device_is_ours(&d)))
-                        .count(),
-                    look.plan
-                        .changes
-                        .iter()
-                        .filter(outside)
-                        .filter(|c| matches!(c, Change::Route(..))),
-                ),
-                differences: look
-                    .plan
+                addresses: standing.of(None).addresses(),
+                routes: standing.of(None).routes(),
+                differences: standing
+                    .of(None)
                     .changes
                     .iter()
-                    .filter(outside)
+                    .copied()
                     .map(differs)
                     .collect(),
             },
@@ -254,16 +233,81 @@ fn color(text: &str) -> String {
         .collect()
 }
 
+/// What is desired and what differs, by the tunnel that it belongs to; `None`: outside tunnels.
+struct Grouped<'a> {
+    groups: BTreeMap<Option<InterfaceName>, Group<'a>>,
+    empty: Group<'a>,
+}
+
+#[derive(Default)]
+struct Group<'a> {
+    addresses: usize,
+    routes: usize,
+    changes: Vec<&'a Change>,
+}
+
+impl<'a> Grouped<'a> {
+    fn new(look: &'a Look) -> Self {
+        let mut groups: BTreeMap<Option<InterfaceName>, Group> = BTreeMap::new();
+        let tunnels = &look.desired.tunnels;
+        let tunnels_of = |devices: Vec<InterfaceName>| {
+            let ours: Vec<_> = devices
+                .into_iter()
+                .filter(|name| tunnels.contains_key(name))
+                .map(Some)
+                .collect();
+            if ours.is_empty() { vec![None] } else { ours }
+        };
+        for key in look.desired.addresses.keys() {
+            for name in tunnels_of(vec![key.device]) {
+                groups.entry(name).or_default().addresses += 1;
+            }
+        }
+        for route in look.desired.routes.values() {
+            for name in tunnels_of(route.devices().collect()) {
+                groups.entry(name).or_default().routes += 1;
+            }
+        }
+        for change in &look.plan.changes {
+            for name in tunnels_of(devices(change)) {
+                groups.entry(name).or_default().changes.push(change);
+            }
+        }
+        Self {
+            groups,
+            empty: Group::default(),
+        }
+    }
+
+    fn of(&self, tunnel: Option<InterfaceName>) -> &Group<'a> {
+        self.groups.get(&tunnel).unwrap_or(&self.empty)
+    }
+}
+
+impl Group<'_> {
+    fn addresses(&self) -> Tally {
+        Tally::new(
+            self.addresses,
+            self.changes
+                .iter()
+                .filter(|c| matches!(c, Change::Address(..))),
+        )
+    }
+
+    fn routes(&self) -> Tally {
+        Tally::new(
+            self.routes,
+            self.changes
+                .iter()
+                .filter(|c| matches!(c, Change::Route(..))),
+        )
+    }
+}
+
 impl Row {
-    fn new(name: InterfaceName, look: &Look) -> Self {
+    fn new(name: InterfaceName, look: &Look, group: &Group) -> Self {
         let tunnel = &look.desired.tunnels[&name];
         let Kind::Ipip(ipip) = &tunnel.kind;
-        let concerned: Vec<&Change> = look
-            .plan
-            .changes
-            .iter()
-            .filter(|change| devices(change).contains(&name))
-            .collect();
         let object = format!("tunnel {name}");
         let foreign = look
             .plan
@@ -275,54 +319,31 @@ impl Row {
         };
         let state = match foreign {
             Some(_) => Standing::Foreign,
-            None if concerned.iter().any(create) => Standing::Missing,
-            None if concerned.is_empty() => Standing::InSync,
+            None if group.changes.iter().any(create) => Standing::Missing,
+            None if group.changes.is_empty() => Standing::InSync,
             None => Standing::Drifted,
-        };
-        let of_kind = |address: bool| {
-            concerned
-                .iter()
-                .copied()
-                .filter(move |change| match change {
-                    Change::Address(..) => address,
-                    Change::Route(..) => !address,
-                    Change::Tunnel(..) => false,
-                })
         };
         let path = ipip
             .remote
             .and_then(|remote| look.observed.paths.get(&remote.into()));
+        let counters = look
+            .observed
+            .devices
+            .get(&name)
+            .filter(|_| state != Standing::Foreign)
+            .map(|d| d.counters);
         Self {
             name,
             state,
             local: ipip.local.map(|address| address.to_string()),
             remote: ipip.remote.map(|address| address.to_string()),
             underlay: ipip.device.or(path.map(|path| path.device)),
-            addresses: Tally::new(
-                look.desired
-                    .addresses
-                    .keys()
-                    .filter(|key| key.device == name)
-                    .count(),
-                of_kind(true),
-            ),
-            routes: Tally::new(
-                look.desired
-                    .routes
-                    .values()
-                    .filter(|route| route.devices().any(|device| device == name))
-                    .count(),
-                of_kind(false),
-            ),
-            counters: look
-                .observed
-                .devices
-                .get(&name)
-                .filter(|_| state != Standing::Foreign)
-                .map(|d| d.counters),
+            addresses: group.addresses(),
+            routes: group.routes(),
+            counters,
             differences: match foreign {
                 Some(conflict) => vec![format!("  {object}: {}", conflict.found)],
-                None => concerned.into_iter().map(differs).collect(),
+                None => group.changes.iter().copied().map(differs).collect(),
             },
         }
     }
@@ -346,7 +367,7 @@ fn devices(change: &Change) -> Vec<InterfaceName> {
 }
 
 impl Tally {
-    fn new<'a>(desired: usize, changes: impl Iterator<Item = &'a Change>) -> Self {
+    fn new<'a>(desired: usize, changes: impl Iterator<Item = &'a &'a Change>) -> Self {
         let off = changes
             .filter(|change| change.action() != Action::Delete)
             .count();

@@ -1,8 +1,8 @@
 //! `tunnelform validate`.
 
-use tunnelform::topology::{Located, Parsed, Problems, Severity};
+use tunnelform::topology::{Located, Parsed, Problems, Severity, Topology};
 
-use super::input::{Input, Unusable, show, tally};
+use super::input::{Input, Unusable, counted, show, tally};
 use super::{DONE, FAILED, Failure, Output, Result, Terminal, print, print_json};
 
 /// Check a topology. Needs no root and asks no kernel.
@@ -49,35 +49,33 @@ impl Validate {
         let Some(topology) = topology else {
             return Err(Failure(tally(&problems)));
         };
-        let routes = topology.routes.len()
-            + topology
-                .tunnels
-                .values()
-                .map(|t| t.routes.len())
-                .sum::<usize>();
-        let addresses = topology.addresses.values().map(Vec::len).sum::<usize>()
-            + topology
-                .tunnels
-                .values()
-                .map(|t| t.addresses.len())
-                .sum::<usize>();
-        let counted = format!(
-            "{} tunnels, {addresses} addresses, {routes} routes",
-            topology.tunnels.len()
-        );
         print(&format!(
-            "{}: valid ({counted}){}\n",
+            "{}: valid ({}){}\n",
             problems.file,
+            contents(&topology),
             warned(&problems)
         ))?;
         Ok(DONE)
     }
 }
 
+fn contents(topology: &Topology) -> String {
+    let tunnels = topology.tunnels.values();
+    let addresses = tunnels.clone().map(|tunnel| &tunnel.addresses);
+    let addresses = addresses.chain(topology.addresses.values()).map(Vec::len);
+    let routes = tunnels.map(|tunnel| &tunnel.routes);
+    let routes = routes.chain([&topology.routes]).map(Vec::len);
+    format!(
+        "{}, {}, {}",
+        counted(topology.tunnels.len(), "tunnel"),
+        counted(addresses.sum(), "address"),
+        counted(routes.sum(), "route")
+    )
+}
+
 fn warned(problems: &Problems) -> String {
     match problems.count(Severity::Warning) {
         0 => String::new(),
-        1 => ", 1 warning".into(),
-        count => format!(", {count} warnings"),
+        count => format!(", {}", counted(count, "warning")),
     }
 }

@@ -22,6 +22,9 @@ const IFA_FLAGS: u16 = 8;
 const IFA_RT_PRIORITY: u16 = 9;
 const IFA_PROTO: u16 = 11;
 const IFA_F_SECONDARY: u32 = 0x01;
+const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_OPTIMISTIC: u32 = 0x04;
+const IFA_F_TENTATIVE: u32 = 0x40;
 const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 /// `INFINITY_LIFE_TIME`.
 const FOREVER: u32 = u32::MAX;
@@ -31,6 +34,8 @@ pub(super) struct RawAddress {
     pub(super) key: AddressKey,
     pub(super) address: Address,
     pub(super) secondary: bool,
+    /// Under duplicate address detection still, so that no route may prefer it as a source.
+    pub(super) tentative: bool,
 }
 
 /// A request for every address of both families.
@@ -93,6 +98,7 @@ pub(super) fn decode(
         key,
         address,
         secondary: family == AF_INET && flags & IFA_F_SECONDARY != 0,
+        tentative: flags & IFA_F_TENTATIVE != 0 && flags & IFA_F_OPTIMISTIC == 0,
     }))
 }
 
@@ -105,7 +111,16 @@ fn lifetime(value: &[u8]) -> Result<Option<Lifetime>, Error> {
 }
 
 /// The request that adds an address. `new`: it must not exist yet; else it's changed in place where it does.
-pub(super) fn put(key: &AddressKey, address: &Address, index: u32, new: bool) -> Request {
+///
+/// `on_tunnel`: there's nobody to ask about a duplicate, and the kernel asks nobody (`IFF_NOARP`), but it calls an IPv6
+/// address tentative until a worker has found that out, and refuses it as a route's source meanwhile.
+pub(super) fn put(
+    key: &AddressKey,
+    address: &Address,
+    index: u32,
+    new: bool,
+    on_tunnel: bool,
+) -> Request {
     let Address {
         prefix_len: _,
         peer: _,
@@ -125,10 +140,16 @@ pub(super) fn put(key: &AddressKey, address: &Address, index: u32, new: bool) ->
     message
         .attributes
         .extend(label.clone().map(AddressAttribute::Label));
+    let mut flags = 0;
     if *noprefixroute {
-        message
-            .attributes
-            .push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
+        flags |= IFA_F_NOPREFIXROUTE;
+    }
+    if on_tunnel && key.local.is_ipv6() {
+        flags |= IFA_F_NODAD;
+    }
+    if flags != 0 {
+        let flags = AddressFlags::from_bits_retain(flags);
+        message.attributes.push(AddressAttribute::Flags(flags));
     }
     if *metric != 0 {
         message

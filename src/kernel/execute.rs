@@ -4,6 +4,8 @@
 //! step makes, what is queued goes out first and the indices are read once.
 
 use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use super::socket::{Channel, Request};
 use super::{Error, Indices, Refusal, address, link, route, snapshot};
@@ -13,7 +15,13 @@ use crate::state::{InterfaceName, Observed};
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
 const EADDRNOTAVAIL: i32 = 99;
+
+/// The longest duplicate address detection: a random delay of up to a second, then a second for each of its probes, one
+/// unless someone set more (`dad_transmits`).
+const DETECTION_LIMIT: Duration = Duration::from_secs(5);
+const DETECTION_LOOK: Duration = Duration::from_millis(20);
 
 /// The group that tunnels are moved into to be deleted at once, or the next one that is free: `tunl` in ASCII.
 const SPARE_GROUP: u32 = 0x7475_6e6c;
@@ -30,6 +38,8 @@ pub(super) fn execute(
         indices: snapshot::indices_of(observed),
         renewed: HashSet::new(),
         queue: Vec::new(),
+        without_source: Vec::new(),
+        tunnels: tunnels(plan, observed),
         outcomes: vec![Outcome::PENDING; plan.changes.len()],
     };
     let mut steps = plan.steps.as_slice();
@@ -47,7 +57,18 @@ pub(super) fn execute(
         }
     }
     run.flush()?;
+    run.try_again_with_source()?;
     Ok(run.outcomes)
+}
+
+fn tunnels(plan: &Plan, observed: &Observed) -> HashSet<InterfaceName> {
+    let planned = plan.changes.iter().filter_map(|change| match change {
+        Change::Tunnel(name, _) => Some(*name),
+        Change::Address(..) | Change::Route(..) => None,
+    });
+    planned
+        .chain(observed.state.tunnels.keys().copied())
+        .collect()
 }
 
 /// A request, the change that it belongs to, and whether "not there" is as good as done.
@@ -65,6 +86,10 @@ struct Run<'a> {
     /// Tunnels whose index is of no use until the queue is out and the indices are read again.
     renewed: HashSet<InterfaceName>,
     queue: Vec<Queued>,
+    /// Routes that the kernel refused, with the IPv6 source that may be the reason.
+    without_source: Vec<(usize, IpAddr)>,
+    /// Devices that are tunnels, now or when the plan is carried out.
+    tunnels: HashSet<InterfaceName>,
     outcomes: Vec<Outcome>,
 }
 
@@ -97,6 +122,7 @@ impl Run<'_> {
                         address,
                         index,
                         change.action() == Action::Create,
+                        self.tunnels.contains(&key.device),
                     )],
                 }),
                 (None, _) => Err(key.device),
@@ -231,6 +257,9 @@ impl Run<'_> {
         for ((change, removes), result) in tags.into_iter().zip(results) {
             match result {
                 Err(refusal) if !(removes && is_gone(&refusal)) => {
+                    let source = self.source(change);
+                    let source = source.filter(|_| refusal.errno == EINVAL);
+                    self.without_source.extend(source.map(|ip| (change, ip)));
                     // A tunnel that could not be created can't be marked either: the first refusal is the reason.
                     if self.outcomes[change].status != Status::Failed {
                         self.outcomes[change] = failed(&refusal);
@@ -242,6 +271,49 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The IPv6 source that a route prefers.
+    fn source(&self, change: usize) -> Option<IpAddr> {
+        match &self.plan.changes[change] {
+            Change::Route(_, delta) => delta.after()?.src.filter(IpAddr::is_ipv6),
+            Change::Tunnel(..) | Change::Address(..) => None,
+        }
+    }
+
+    /// An IPv6 address is no route's source before duplicate address detection is through with it.
+    fn try_again_with_source(&mut self) -> Result<(), Error> {
+        let routes = std::mem::take(&mut self.without_source);
+        if routes.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        loop {
+            let tentative = snapshot::tentative(self.channel, &self.indices)?;
+            let waits = routes.iter().any(|(_, source)| tentative.contains(source));
+            if !waits || start.elapsed() > DETECTION_LIMIT {
+                break;
+            }
+            std::thread::sleep(DETECTION_LOOK);
+        }
+        for (change, _) in routes {
+            let Change::Route(key, delta) = &self.plan.changes[change] else {
+                continue;
+            };
+            let new = delta.action() == Action::Create;
+            let again = delta
+                .after()
+                .map(|route| route::put(key, route, &self.indices, new));
+            if let Some(Ok(request)) = again {
+                self.outcomes[change] = Outcome::PENDING;
+                self.queue.push(Queued {
+                    change,
+                    request,
+                    removes: false,
+                });
+            }
+        }
+        self.flush()
+    }
+
     fn done(&mut self, change: usize) {
         if self.outcomes[change].status == Status::Pending {
             self.outcomes[change] = Outcome::DONE;
@@ -249,12 +321,7 @@ impl Run<'_> {
     }
 
     fn skip(&mut self, change: usize, device: InterfaceName) {
-        let error = match self
-            .plan
-            .changes
-            .iter()
-            .any(|c| matches!(c, Change::Tunnel(name, _) if *name == device))
-        {
+        let error = match self.tunnels.contains(&device) {
             true => format!("tunnel {device} isn't there"),
             false => format!("device {device} doesn't exist"),
         };

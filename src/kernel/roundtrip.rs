@@ -224,7 +224,7 @@ proptest! {
     #[test]
     fn addresses((key, address) in any_address(), new: bool) {
         let index = indices()[&key.device];
-        let bytes = payload(&address::put(&key, &address, index, new).message);
+        let bytes = payload(&address::put(&key, &address, index, new, false).message);
         let read = address::decode(&bytes, name_of).unwrap().unwrap();
         prop_assert_eq!((read.key, read.address), (key, address));
     }

@@ -1,6 +1,6 @@
 //! The kernel's state in one pass: devices, addresses, routes, and the way to the addresses that a topology asks about.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::route::Family;
@@ -173,6 +173,22 @@ pub(super) fn indices(channel: &mut Channel) -> Result<Indices, Error> {
     channel.dump(&link::dump(false), |seen: &mut Indices, _, payload| {
         let raw = link::decode(payload)?;
         seen.insert(raw.name, raw.device.index);
+        Ok(())
+    })
+}
+
+/// The addresses that are under duplicate address detection.
+pub(super) fn tentative(
+    channel: &mut Channel,
+    indices: &Indices,
+) -> Result<HashSet<IpAddr>, Error> {
+    let names: Names = indices
+        .iter()
+        .map(|(name, index)| (*index, *name))
+        .collect();
+    channel.dump(&address::dump(), |seen: &mut HashSet<_>, _, payload| {
+        let raw = address::decode(payload, |index| names.get(&index).copied())?;
+        seen.extend(raw.filter(|raw| raw.tentative).map(|raw| raw.key.local));
         Ok(())
     })
 }

@@ -2,17 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::dependents::{Dependents, is_kernels_link_local};
 use super::{Change, Conflict, Delta, Terms, in_place};
 use crate::state::{
     Address, AddressKey, Endpoints, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
 };
 use crate::topology::Owner;
-
-/// `IFAPROT_KERNEL_LL`: an IPv6 link-local address that the kernel made (`include/uapi/linux/if_addr.h`).
-const PROTOCOL_KERNEL_LINK_LOCAL: u8 = 3;
-
-/// `RTPROT_KERNEL`: a route that the kernel made, of an address's network.
-const PROTOCOL_KERNEL: u8 = 2;
 
 #[derive(Default)]
 pub(super) struct Difference {
@@ -34,6 +29,7 @@ pub(super) fn diff(
         terms,
         alias: terms.owner.alias(),
         others: other_owners(desired, observed, terms),
+        wants_outside: wants_outside(desired),
         found: Difference::default(),
     };
     diff.tunnels();
@@ -55,6 +51,13 @@ fn other_owners(desired: &State, observed: &Observed, terms: &Terms) -> BTreeSet
         .collect()
 }
 
+fn wants_outside(desired: &State) -> bool {
+    let ours = |device: &InterfaceName| desired.tunnels.contains_key(device);
+    let on_tunnel = |route: &Route| route.devices().any(|device| ours(&device));
+    desired.addresses.keys().any(|key| !ours(&key.device))
+        || desired.routes.values().any(|route| !on_tunnel(route))
+}
+
 /// Whose an object with our mark is.
 #[derive(PartialEq, Eq)]
 enum Whose {
@@ -72,6 +75,8 @@ struct Diff<'a> {
     terms: &'a Terms,
     alias: String,
     others: BTreeSet<String>,
+    /// Whether the topology has addresses or routes outside its tunnels.
+    wants_outside: bool,
     found: Difference,
 }
 
@@ -116,12 +121,13 @@ impl Diff<'_> {
                 }
             }
         }
+        let dependents = Dependents::of(self.observed, self.terms.protocol);
         for (&name, from) in &self.observed.state.tunnels {
             if from.alias == self.alias
                 && !self.desired.tunnels.contains_key(&name)
                 && self.terms.prune
             {
-                let along = self.goes_with(name);
+                let along = dependents.words(name);
                 self.tunnel(
                     name,
                     Delta::Delete {
@@ -131,46 +137,6 @@ impl Diff<'_> {
                 );
             }
         }
-    }
-
-    /// What the kernel deletes with a tunnel, in words.
-    fn goes_with(&self, name: InterfaceName) -> Option<String> {
-        let State {
-            addresses, routes, ..
-        } = &self.observed.state;
-        let made_here = |(key, address): &(&AddressKey, &Address)| {
-            key.device == name
-                && !is_kernels_link_local(**key, address, self.observed.marks_addresses)
-        };
-        let through = routes
-            .values()
-            .filter(|route| route.devices().any(|device| device == name));
-        let (ours, others): (Vec<&Route>, Vec<&Route>) =
-            through.partition(|route| route.protocol == self.terms.protocol);
-        let others = others
-            .iter()
-            .filter(|route| route.protocol != PROTOCOL_KERNEL)
-            .count();
-        let counted = |count: usize, one: &str, many: &str| match count {
-            0 => None,
-            1 => Some(format!("1 {one}")),
-            count => Some(format!("{count} {many}")),
-        };
-        let parts = [
-            counted(
-                addresses.iter().filter(made_here).count(),
-                "address",
-                "addresses",
-            ),
-            counted(ours.len(), "route", "routes"),
-            counted(
-                others,
-                "route of another protocol",
-                "routes of other protocols",
-            ),
-        ];
-        let parts: Vec<String> = parts.into_iter().flatten().collect();
-        (!parts.is_empty()).then(|| parts.join(", "))
     }
 
     fn tunnel(&mut self, name: InterfaceName, delta: Delta<Tunnel>) {
@@ -295,16 +261,18 @@ impl Diff<'_> {
 
     fn routes(&mut self) {
         let observed = &self.observed.state.routes;
+        let foreign = |route: &Route| route.protocol != self.terms.protocol;
+        let duplicates = self.observed.duplicate_routes.iter();
+        let shared_keys: BTreeSet<RouteKey> = duplicates
+            .filter(|(_, route)| foreign(route))
+            .map(|(key, _)| *key)
+            .collect();
         for (&key, to) in &self.desired.routes {
             let Some(from) = observed.get(&key) else {
                 self.route(key, Delta::Create(to.clone()));
                 continue;
             };
-            let shared = self
-                .observed
-                .duplicate_routes
-                .iter()
-                .any(|(k, r)| *k == key && r.protocol != self.terms.protocol);
+            let shared = shared_keys.contains(&key);
             let ours = from.protocol == self.terms.protocol
                 && self.whose_route(from) != Whose::Theirs
                 && !shared;
@@ -394,7 +362,7 @@ impl Diff<'_> {
         let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
         let others = others.join(", ");
         let protocol = self.terms.protocol;
-        if self.wants_outside() {
+        if self.wants_outside {
             self.conflict(
                 object.to_owned(),
                 format!(
@@ -409,16 +377,6 @@ impl Diff<'_> {
             ));
         }
         false
-    }
-
-    fn wants_outside(&self) -> bool {
-        let ours = |device: &InterfaceName| self.desired.tunnels.contains_key(device);
-        self.desired.addresses.keys().any(|key| !ours(&key.device))
-            || self
-                .desired
-                .routes
-                .values()
-                .any(|route| !route.devices().any(|device| ours(&device)))
     }
 
     /// Devices that desired objects need and nobody makes.
@@ -475,15 +433,4 @@ impl Diff<'_> {
 
 fn adopt_help() -> &'static str {
     "`--adopt` takes it over"
-}
-
-/// An IPv6 address that the kernel gives to every device that is up. Kernels without `IFA_PROTO` don't tell it from a
-/// person's, so there all link-local addresses are left alone.
-fn is_kernels_link_local(key: AddressKey, address: &Address, marks: bool) -> bool {
-    match key.local {
-        std::net::IpAddr::V6(ip) => {
-            ip.is_unicast_link_local() && (!marks || address.protocol == PROTOCOL_KERNEL_LINK_LOCAL)
-        }
-        std::net::IpAddr::V4(_) => false,
-    }
 }

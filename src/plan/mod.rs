@@ -2,6 +2,7 @@
 //!
 //! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
 
+mod dependents;
 mod diff;
 mod document;
 mod in_place;
@@ -18,7 +19,6 @@ use crate::state::{
 };
 use crate::topology::Owner;
 pub use document::{ChangeDocument, Document, Outcome, Status, schema};
-pub use model::simulate;
 pub use text::{Style, unified_diff};
 
 /// Whose objects a plan may touch, and how far it goes.

@@ -4,129 +4,196 @@
 //! a setting (`promote_secondaries`, `keep_addr_on_down`), the model takes the setting that drops more: putting back
 //! what is still there changes nothing.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Change, Part, Step};
-use crate::state::{AddressKey, AdminState, InterfaceName, MAIN_TABLE, Route, State};
+use crate::state::{
+    AddressKey, AdminState, InterfaceName, MAIN_TABLE, Observed, Route, RouteKey, State,
+};
 
-/// Carries out `step` on `state`. `secondaries` are the addresses that stand behind another in their network.
-pub fn simulate(
-    state: &mut State,
-    secondaries: &BTreeSet<AddressKey>,
-    changes: &[Change],
-    step: Step,
-) {
-    let Some(change) = changes.get(step.change) else {
-        return;
-    };
-    match (change, step.part) {
-        (Change::Tunnel(name, _), Part::Remove) => {
-            state.tunnels.remove(name);
-            drop_device(state, *name);
+/// A state that steps are carried out on.
+pub(super) struct Model<'a> {
+    state: State,
+    /// Addresses that stand behind another in their network.
+    secondaries: &'a BTreeSet<AddressKey>,
+    /// Where to look for the routes of a device or with a source: every one that is there, and some that no longer are.
+    through: BTreeMap<InterfaceName, BTreeSet<RouteKey>>,
+    from: BTreeMap<IpAddr, BTreeSet<RouteKey>>,
+    /// The devices with an address.
+    holders: BTreeMap<IpAddr, BTreeSet<AddressKey>>,
+}
+
+impl<'a> Model<'a> {
+    pub(super) fn new(observed: &'a Observed) -> Self {
+        let mut model = Self {
+            state: State {
+                tunnels: observed.state.tunnels.clone(),
+                ..State::default()
+            },
+            secondaries: &observed.secondaries,
+            through: BTreeMap::new(),
+            from: BTreeMap::new(),
+            holders: BTreeMap::new(),
+        };
+        for (key, address) in &observed.state.addresses {
+            model.holders.entry(key.local).or_default().insert(*key);
+            model.state.addresses.insert(*key, address.clone());
         }
-        (Change::Tunnel(name, delta), Part::Put) => {
-            let Some(to) = delta.after() else { return };
-            let was = state.tunnels.insert(*name, to.clone());
-            if to.state == AdminState::Down && was.is_some_and(|was| was.state == AdminState::Up) {
-                set_down(state, *name);
+        for (key, route) in &observed.state.routes {
+            model.put_route(*key, route.clone());
+        }
+        model
+    }
+
+    /// The state after the steps so far.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether the host has an address.
+    pub(super) fn is_local(&self, address: IpAddr) -> bool {
+        self.holders
+            .get(&address)
+            .is_some_and(|keys| !keys.is_empty())
+    }
+
+    /// Carries out a step.
+    pub(super) fn step(&mut self, changes: &[Change], step: Step) {
+        match (&changes[step.change], step.part) {
+            (Change::Tunnel(name, _), Part::Remove) => {
+                self.state.tunnels.remove(name);
+                self.drop_device(*name);
+            }
+            (Change::Tunnel(name, delta), Part::Put) => {
+                let Some(to) = delta.after() else { return };
+                let was = self.state.tunnels.insert(*name, to.clone());
+                let was_up = was.is_some_and(|was| was.state == AdminState::Up);
+                if to.state == AdminState::Down && was_up {
+                    self.set_down(*name);
+                }
+            }
+            (Change::Address(key, _), Part::Remove) => self.drop_address(*key),
+            (Change::Address(key, delta), Part::Put) => {
+                let Some(to) = delta.after() else { return };
+                self.holders.entry(key.local).or_default().insert(*key);
+                self.state.addresses.insert(*key, to.clone());
+            }
+            // One of two routes with the same key: what's left is the other.
+            (Change::Route(key, delta), Part::Remove) => {
+                if self.state.routes.get(key) == delta.before() {
+                    self.state.routes.remove(key);
+                }
+            }
+            (Change::Route(key, delta), Part::Put) => {
+                let Some(to) = delta.after() else { return };
+                self.put_route(*key, to.clone());
             }
         }
-        (Change::Address(key, _), Part::Remove) => drop_address(state, secondaries, *key),
-        (Change::Address(key, delta), Part::Put) => {
-            let Some(to) = delta.after() else { return };
-            state.addresses.insert(*key, to.clone());
-        }
-        // One of two routes with the same key: what's left is the other.
-        (Change::Route(key, delta), Part::Remove) if state.routes.get(key) == delta.before() => {
-            state.routes.remove(key);
-        }
-        (Change::Route(..), Part::Remove) => {}
-        (Change::Route(key, delta), Part::Put) => {
-            let Some(to) = delta.after() else { return };
-            state.routes.insert(*key, to.clone());
-        }
     }
-}
 
-/// A device that goes takes its addresses and routes along. An IPv4 route goes as a whole (`fib_sync_down_dev`), an
-/// IPv6 one hop by hop (`rt6_disable_ip`).
-fn drop_device(state: &mut State, device: InterfaceName) {
-    let gone: Vec<_> = state
-        .addresses
-        .keys()
-        .filter(|key| key.device == device)
-        .copied()
-        .collect();
-    for key in gone {
-        state.addresses.remove(&key);
-        drop_preferred_source(state, key);
+    fn put_route(&mut self, key: RouteKey, route: Route) {
+        for device in route.devices() {
+            self.through.entry(device).or_default().insert(key);
+        }
+        if let Some(src) = route.src {
+            self.from.entry(src).or_default().insert(key);
+        }
+        self.state.routes.insert(key, route);
     }
-    state.routes.retain(|key, route| {
-        let concerned = route.devices().any(|on| on == device);
-        if concerned && key.to.addr().is_ipv6() {
+
+    /// A device that goes takes its addresses and routes along. An IPv4 route goes as a whole (`fib_sync_down_dev`), an
+    /// IPv6 one hop by hop (`rt6_disable_ip`).
+    fn drop_device(&mut self, device: InterfaceName) {
+        for key in self.addresses_on(device) {
+            self.forget_address(key);
+        }
+        for key in self.through.remove(&device).unwrap_or_default() {
+            let Some(route) = self.state.routes.get_mut(&key) else {
+                continue;
+            };
+            if !route.devices().any(|on| on == device) {
+                continue;
+            }
             route.nexthops.retain(|hop| hop.device != Some(device));
+            if key.to.addr().is_ipv4() || route.nexthops.is_empty() {
+                self.state.routes.remove(&key);
+            }
         }
-        !concerned || (key.to.addr().is_ipv6() && !route.nexthops.is_empty())
-    });
-}
-
-/// A device that is set down keeps its IPv4 addresses and loses its routes; of several next hops those on it are dead
-/// until it's up again.
-fn set_down(state: &mut State, device: InterfaceName) {
-    state
-        .addresses
-        .retain(|key, _| key.device != device || key.local.is_ipv4());
-    state.routes.retain(|_, route| {
-        !route.devices().any(|on| on == device) || route.devices().any(|on| on != device)
-    });
-}
-
-/// An address that goes may take along the secondaries of its network, and the routes that prefer it as their source.
-fn drop_address(state: &mut State, secondaries: &BTreeSet<AddressKey>, key: AddressKey) {
-    let Some(address) = state.addresses.remove(&key) else {
-        return;
-    };
-    drop_preferred_source(state, key);
-    if secondaries.contains(&key) {
-        return;
     }
-    let network = address.network(&key);
-    let behind: Vec<AddressKey> = state
-        .addresses
-        .iter()
-        .filter(|(other, value)| {
-            other.device == key.device
-                && secondaries.contains(other)
-                && value.network(other) == network
-        })
-        .map(|(other, _)| *other)
-        .collect();
-    for other in behind {
-        state.addresses.remove(&other);
-        drop_preferred_source(state, other);
-    }
-}
 
-/// An IPv4 route of the main table goes with the last address that it prefers as its source (`fib_sync_down_addr`). An
-/// IPv6 route on the address's device only loses the preference, even where another device has the address too
-/// (`fib6_remove_prefsrc`). Every other route keeps a source that isn't there.
-fn drop_preferred_source(state: &mut State, key: AddressKey) {
-    let src = Some(key.local);
-    match key.local {
-        IpAddr::V4(_) if state.addresses.keys().any(|other| other.local == key.local) => {}
-        IpAddr::V4(_) => state
-            .routes
-            .retain(|route, value| route.table != MAIN_TABLE || value.src != src),
-        IpAddr::V6(_) => {
-            let on_device = |route: &&mut Route| route.devices().any(|device| device == key.device);
-            for route in state
-                .routes
-                .values_mut()
-                .filter(on_device)
-                .filter(|route| route.src == src)
-            {
-                route.src = None;
+    /// A device that is set down keeps its IPv4 addresses and loses its routes; of several next hops those on it are
+    /// dead until it's up again.
+    fn set_down(&mut self, device: InterfaceName) {
+        for key in self
+            .addresses_on(device)
+            .into_iter()
+            .filter(|key| key.local.is_ipv6())
+        {
+            self.forget_address(key);
+        }
+        for key in self.through.get(&device).cloned().unwrap_or_default() {
+            let only = |route: &Route| route.devices().all(|on| on == device);
+            if self.state.routes.get(&key).is_some_and(only) {
+                self.state.routes.remove(&key);
+            }
+        }
+    }
+
+    /// An address that goes may take along the secondaries of its network.
+    fn drop_address(&mut self, key: AddressKey) {
+        let Some(address) = self.state.addresses.get(&key) else {
+            return;
+        };
+        let network = address.network(&key);
+        self.forget_address(key);
+        if self.secondaries.contains(&key) {
+            return;
+        }
+        for other in self.addresses_on(key.device) {
+            let theirs = self
+                .state
+                .addresses
+                .get(&other)
+                .and_then(|value| value.network(&other));
+            if self.secondaries.contains(&other) && theirs == network {
+                self.forget_address(other);
+            }
+        }
+    }
+
+    fn addresses_on(&self, device: InterfaceName) -> Vec<AddressKey> {
+        let first = AddressKey {
+            device,
+            local: Ipv4Addr::UNSPECIFIED.into(),
+            network: None,
+        };
+        let keys = self.state.addresses.range(first..).map(|(key, _)| *key);
+        keys.take_while(|key| key.device == device).collect()
+    }
+
+    /// With the last holder of an IPv4 address go the routes of the main table that prefer it as their source
+    /// (`fib_sync_down_addr`). An IPv6 route on the address's device only loses the preference, even where another
+    /// device has the address too (`fib6_remove_prefsrc`). Every other route keeps a source that isn't there.
+    fn forget_address(&mut self, key: AddressKey) {
+        self.state.addresses.remove(&key);
+        if let Some(keys) = self.holders.get_mut(&key.local) {
+            keys.remove(&key);
+        }
+        if key.local.is_ipv4() && self.is_local(key.local) {
+            return;
+        }
+        for route in self.from.get(&key.local).into_iter().flatten() {
+            let Some(value) = self.state.routes.get_mut(route) else {
+                continue;
+            };
+            if value.src != Some(key.local) {
+                continue;
+            }
+            if key.local.is_ipv6() && value.devices().any(|device| device == key.device) {
+                value.src = None;
+            } else if key.local.is_ipv4() && route.table == MAIN_TABLE {
+                self.state.routes.remove(route);
             }
         }
     }

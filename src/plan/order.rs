@@ -4,10 +4,13 @@
 //! and tunnels are removed. What holds a place that something else wants goes first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::model::simulate;
+use super::model::Model;
 use super::{Action, Change, Delta, Part, Plan, Step};
-use crate::state::{AdminState, Endpoints, InterfaceName, Observed, State};
+use crate::state::{
+    Address, AddressKey, AdminState, Endpoints, InterfaceName, Observed, Route, RouteKey, State,
+};
 
 pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     break_endpoint_cycles(plan, observed);
@@ -38,7 +41,7 @@ struct Run<'a> {
     desired: &'a State,
     observed: &'a Observed,
     /// Only where a change makes the kernel drop something.
-    model: Option<State>,
+    model: Option<Model<'a>>,
     removed: BTreeSet<usize>,
     put: BTreeSet<usize>,
 }
@@ -56,7 +59,7 @@ impl<'a> Run<'a> {
             }
             Change::Route(..) => false,
         });
-        let model = drops.then(|| observed.state.clone());
+        let model = drops.then(|| Model::new(observed));
         Self {
             plan,
             desired,
@@ -70,7 +73,7 @@ impl<'a> Run<'a> {
     fn step(&mut self, change: usize, part: Part) {
         let step = Step { change, part };
         if let Some(model) = &mut self.model {
-            simulate(model, &self.observed.secondaries, &self.plan.changes, step);
+            model.step(&self.plan.changes, step);
         }
         self.plan.steps.push(step);
     }
@@ -118,75 +121,95 @@ impl<'a> Run<'a> {
     /// Adds what the steps so far made the kernel drop, and what shall stay.
     fn put_back(&mut self) {
         let Some(model) = &self.model else { return };
-        // What a later step puts, and what is to go.
-        let (mut addresses, mut routes) = (BTreeSet::new(), BTreeSet::new());
-        for (index, change) in self.plan.changes.iter().enumerate() {
-            if change.action() == Action::Delete || !self.put.contains(&index) {
-                match change {
-                    Change::Address(key, _) => addresses.extend([*key]),
-                    Change::Route(key, _) => routes.extend([*key]),
-                    Change::Tunnel(..) => {}
-                }
-            }
-        }
-        let mut lost = Vec::new();
-        let why = "another change makes the kernel drop it".to_owned();
-        let (was, desired) = (&self.observed.state, self.desired);
-        for (key, to) in either(&desired.addresses, &was.addresses) {
-            let lacks = !addresses.contains(key) && model.addresses.get(key) != Some(to);
-            let managed = desired.addresses.contains_key(key) || !is_kernels_address(to.protocol);
-            if lacks && managed && stands(model, self.observed, key.device) {
-                lost.push(Change::Address(
-                    *key,
-                    Delta::Restore {
-                        to: to.clone(),
-                        why: why.clone(),
-                    },
-                ));
-            }
-        }
-        let local_after = |address| {
-            let put_back =
-                |change: &Change| matches!(change, Change::Address(key, _) if key.local == address);
-            model.addresses.keys().any(|key| key.local == address) || lost.iter().any(put_back)
-        };
-        let mut lost_routes = Vec::new();
-        for (key, to) in either(&desired.routes, &was.routes) {
-            let lacks = !routes.contains(key) && model.routes.get(key) != Some(to);
-            let managed = desired.routes.contains_key(key) || !is_kernels_route(to.protocol);
-            if !lacks
-                || !managed
+        let mut lost = self.lost_addresses(model);
+        let returning = lost.iter().map(|(key, _)| key.local).collect();
+        let (mut routes, mut warnings) = self.lost_routes(model, &returning);
+        let why = || "another change makes the kernel drop it".to_owned();
+        let addresses = lost
+            .drain(..)
+            .map(|(key, to)| Change::Address(key, Delta::Restore { to, why: why() }));
+        let routes = routes
+            .drain(..)
+            .map(|(key, to)| Change::Route(key, Delta::Restore { to, why: why() }));
+        let changes: Vec<Change> = addresses.chain(routes).collect();
+        self.plan.changes.extend(changes);
+        self.plan.warnings.append(&mut warnings);
+    }
+
+    /// Indices of the changes that say by themselves what becomes of their object: it's to go, or a later step puts it.
+    fn spoken_for(&self) -> impl Iterator<Item = &Change> {
+        let changes = self.plan.changes.iter().enumerate();
+        changes
+            .filter(|(index, change)| {
+                change.action() == Action::Delete || !self.put.contains(index)
+            })
+            .map(|(_, c)| c)
+    }
+
+    fn lost_addresses(&self, model: &Model) -> Vec<(AddressKey, Address)> {
+        let spoken_for: BTreeSet<AddressKey> = self
+            .spoken_for()
+            .filter_map(|change| match change {
+                Change::Address(key, _) => Some(*key),
+                Change::Tunnel(..) | Change::Route(..) => None,
+            })
+            .collect();
+        let desired = &self.desired.addresses;
+        either(desired, &self.observed.state.addresses)
+            .filter(|(key, _)| {
+                !spoken_for.contains(key) && !model.state().addresses.contains_key(key)
+            })
+            .filter(|(key, to)| desired.contains_key(key) || !is_kernels_address(to.protocol))
+            .filter(|(key, _)| stands(model.state(), self.observed, key.device))
+            .map(|(key, to)| (*key, to.clone()))
+            .collect()
+    }
+
+    /// With warnings about foreign routes that can't be put back as they were.
+    fn lost_routes(
+        &self,
+        model: &Model,
+        returning: &BTreeSet<IpAddr>,
+    ) -> (Vec<(RouteKey, Route)>, Vec<String>) {
+        let spoken_for: BTreeSet<RouteKey> = self
+            .spoken_for()
+            .filter_map(|change| match change {
+                Change::Route(key, _) => Some(*key),
+                Change::Tunnel(..) | Change::Address(..) => None,
+            })
+            .collect();
+        let desired = &self.desired.routes;
+        let (mut lost, mut warnings) = (Vec::new(), Vec::new());
+        for (key, to) in either(desired, &self.observed.state.routes) {
+            let ours = desired.contains_key(key);
+            if spoken_for.contains(key)
+                || model.state().routes.get(key) == Some(to)
+                || (!ours && is_kernels_route(to.protocol))
                 || !to
                     .devices()
-                    .all(|device| stands(model, self.observed, device))
+                    .all(|device| stands(model.state(), self.observed, device))
             {
                 continue;
             }
-            match to
+            let gone = to
                 .src
-                .filter(|src| !desired.routes.contains_key(key) && !local_after(*src))
-            {
-                Some(src) => self.plan.warnings.push(format!(
-                    "route {key} (protocol {}) prefers the source {src} and goes with it",
-                    to.protocol
-                )),
-                None => lost_routes.push(Change::Route(
-                    *key,
-                    Delta::Restore {
-                        to: to.clone(),
-                        why: why.clone(),
-                    },
-                )),
+                .filter(|src| !ours && !model.is_local(*src) && !returning.contains(src));
+            if let Some(src) = gone {
+                let protocol = to.protocol;
+                warnings.push(format!(
+                    "route {key} (protocol {protocol}) prefers the source {src} and goes with it"
+                ));
+                continue;
             }
             if to.other_attributes {
-                self.plan.warnings.push(format!(
+                warnings.push(format!(
                     "route {key} (protocol {}) is put back without the attributes that tunnelform doesn't know",
                     to.protocol
                 ));
             }
+            lost.push((*key, to.clone()));
         }
-        lost.append(&mut lost_routes);
-        self.plan.changes.extend(lost);
+        (lost, warnings)
     }
 }
 
@@ -278,38 +301,35 @@ impl Early {
 /// Tunnels to put: each update once its endpoints are free, then the creations.
 fn in_endpoint_order(plan: &Plan, observed: &Observed, early: &Early) -> Vec<usize> {
     let mut held = holders(observed);
+    let (mut ready, mut waiting, mut created) = (Vec::new(), BTreeMap::new(), Vec::new());
     for change in plan.changes.iter().filter(|change| early.removes(change)) {
-        if let Change::Tunnel(name, Delta::Delete { .. } | Delta::Replace { .. }) = change {
-            held.retain(|_, holder| holder != name);
+        if let Change::Tunnel(_, Delta::Delete { from, .. } | Delta::Replace { from, .. }) = change
+        {
+            held.remove(&from.endpoints());
         }
     }
-    let (mut ordered, mut waiting, mut created) = (Vec::new(), Vec::new(), Vec::new());
     for (index, change) in plan.changes.iter().enumerate() {
         match change {
             Change::Tunnel(name, Delta::Update { from, to }) => {
-                waiting.push((index, *name, from.endpoints(), to.endpoints()))
+                match held.get(&to.endpoints()).filter(|holder| *holder != name) {
+                    Some(_) => {
+                        waiting.insert(to.endpoints(), (index, from.endpoints()));
+                    }
+                    None => ready.push((index, from.endpoints())),
+                }
             }
             Change::Tunnel(_, delta) if delta.after().is_some() => created.push(index),
             Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => {}
         }
     }
-    // Those that keep their endpoints wait for nobody; each round of the others frees at least one, or they go in a circle.
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        waiting.retain(|&(index, name, from, to)| {
-            let free = held.get(&to).is_none_or(|holder| *holder == name);
-            if free {
-                held.remove(&from);
-                held.insert(to, name);
-                ordered.push(index);
-            }
-            !free
-        });
-        if waiting.len() == before {
-            ordered.extend(waiting.iter().map(|(index, ..)| *index));
-            break;
-        }
+    // Each update frees the endpoints that it leaves for the one that waits for them.
+    let mut ordered = Vec::new();
+    while let Some((index, freed)) = ready.pop() {
+        ordered.push(index);
+        ready.extend(waiting.remove(&freed));
     }
+    // None is left but where a foreign tunnel holds the endpoints, which is a conflict.
+    ordered.extend(waiting.into_values().map(|(index, _)| index));
     ordered.extend(created);
     ordered
 }

@@ -9,7 +9,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::{Action, Change, Delta, Part, Plan, Terms, plan, simulate};
+use super::model::Model;
+use super::{Action, Change, Delta, Part, Plan, Terms, plan};
 use crate::state::{
     Address, AddressKey, AdminState, Device, InterfaceName, Ipip, Kind, MAIN_TABLE, NextHop,
     Observed, Route, RouteKey, RouteType, Scope, State, Ttl, Tunnel,
@@ -205,11 +206,12 @@ fn terms(adopt: bool) -> Terms {
 /// The state that the plan leads to. Fails where the kernel would refuse: endpoints that another tunnel holds, an
 /// object on a device that isn't there.
 fn carry_out(plan: &Plan, observed: &Observed) -> Result<State, TestCaseError> {
-    let mut state = observed.state.clone();
+    let mut model = Model::new(observed);
     for step in &plan.steps {
         if let (Change::Tunnel(name, delta), Part::Put) = (&plan.changes[step.change], step.part) {
             let wanted = delta.after().unwrap().endpoints();
-            let holder = state
+            let holder = model
+                .state()
                 .tunnels
                 .iter()
                 .find(|(other, tunnel)| *other != name && tunnel.endpoints() == wanted);
@@ -217,18 +219,18 @@ fn carry_out(plan: &Plan, observed: &Observed) -> Result<State, TestCaseError> {
         }
         if let (Change::Route(key, delta), Part::Put) = (&plan.changes[step.change], step.part) {
             for device in delta.after().unwrap().devices() {
-                let there = state.tunnels.contains_key(&device) || device == name("eth0");
+                let there = model.state().tunnels.contains_key(&device) || device == name("eth0");
                 prop_assert!(there, "{key} leads through {device}, which isn't there");
             }
             let src = delta.after().unwrap().src;
             prop_assert!(
-                src.is_none_or(|src| state.addresses.keys().any(|a| a.local == src)),
+                src.is_none_or(|src| model.state().addresses.keys().any(|a| a.local == src)),
                 "{key} has no source"
             );
         }
-        simulate(&mut state, &observed.secondaries, &plan.changes, *step);
+        model.step(&plan.changes, *step);
     }
-    Ok(state)
+    Ok(model.state().clone())
 }
 
 fn check(desired: &State, start: State, adopt: bool) -> Result<(), TestCaseError> {

@@ -76,9 +76,21 @@ impl FromStr for InterfaceName {
     }
 }
 
+/// Control characters, and those that hide text or turn its direction: the kernel allows them all in a name.
+fn drives_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&String::from_utf8_lossy(self.as_bytes()))
+        let name = String::from_utf8_lossy(self.as_bytes());
+        f.pad(
+            &name
+                .chars()
+                .map(|c| if drives_terminal(c) { '\u{fffd}' } else { c })
+                .collect::<String>(),
+        )
     }
 }
 

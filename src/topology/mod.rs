@@ -5,7 +5,11 @@
 
 mod problem;
 mod read;
+mod render;
 mod scalar;
+mod schema;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod validate;
 
@@ -15,7 +19,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
@@ -44,7 +48,7 @@ pub struct Topology {
     pub route_protocol: Protocol,
     /// Options for every tunnel that doesn't set them itself.
     #[serde(default)]
-    #[schemars(schema_with = "defaults_schema")]
+    #[schemars(schema_with = "schema::defaults")]
     pub defaults: Tunnel,
     /// Tunnels by the name of their device.
     #[serde(default)]
@@ -110,6 +114,8 @@ pub struct Address {
     /// The other end of a point-to-point address; its prefix length, if given, is the one that counts.
     pub peer: Option<Prefix>,
     /// How far the address is valid, IPv4 only (IPv6 derives it). Default: `global`, `host` within 127.0.0.0/8.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::scope")]
     pub scope: Option<Scope>,
     /// Label, IPv4 only. Default: the device's name.
     pub label: Option<Label>,
@@ -143,15 +149,19 @@ pub struct Route {
     /// Routing table. Default: `main`.
     pub table: Option<Table>,
     /// How far the destination is, IPv4 only. Default: `link` without a gateway, else `global`.
+    #[serde(default)]
+    #[schemars(schema_with = "schema::scope")]
     pub scope: Option<Scope>,
     /// Source address that the host prefers for its own packets.
     pub src: Option<Ip>,
     /// What becomes of a packet. Default: `unicast`.
     #[serde(default, rename = "type")]
     pub kind: RouteType,
-    /// MTU of the path, bytes, 68 to 65535.
+    /// MTU of the path, bytes, 68 to 65520.
+    #[schemars(range(min = 68, max = 65520))]
     pub mtu: Option<u32>,
-    /// TCP maximum segment size to advertise, bytes, 1 to 65535.
+    /// TCP maximum segment size to advertise, bytes, 1 to 65495.
+    #[schemars(range(min = 1, max = 65495))]
     pub advmss: Option<u32>,
     /// Several ways out, instead of `via` and `device` (equal-cost multipath).
     #[serde(default)]
@@ -167,6 +177,7 @@ pub struct NextHop {
     /// Device that packets leave by. Default: the device whose prefix holds `via`.
     pub device: Option<InterfaceName>,
     /// Share of the traffic, 1 to 256. Default: 1.
+    #[schemars(range(min = 1, max = 256))]
     pub weight: Option<u16>,
     /// Take the gateway as reachable on the link although no prefix says so. Default: false.
     #[serde(default)]
@@ -188,31 +199,21 @@ impl Topology {
     /// # Errors
     /// Every problem of the source, sorted by place, warnings among them.
     pub fn parse(file: &str, source: &str) -> Result<Parsed, Problems> {
-        let (topology, mut list) = match tree::parse(source) {
-            Ok(root) => {
-                let read::Reading {
-                    topology,
-                    mut problems,
-                } = read::read(&root);
-                let complete = problems.is_empty();
-                if let Some(topology) = &topology {
-                    problems.extend(validate::validate(topology, complete, |path| {
-                        root.locate(path)
-                    }));
-                }
-                (topology, problems)
+        // Editors don't count a byte order mark as a column.
+        let source = source.strip_prefix('\u{feff}').unwrap_or(source);
+        let tree = tree::parse(source);
+        let mut list = tree.problems;
+        let topology = tree.root.and_then(|root| {
+            let mut reading = read::read(&root);
+            if tree.partial {
+                reading.lost.add_unknown();
             }
-            Err(problems) => (None, problems),
-        };
-        list.sort_by(|a, b| {
-            (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message))
+            list.extend(reading.problems);
+            let topology = reading.topology?;
+            list.extend(validate::validate(&topology, &reading.lost, &root));
+            Some(topology)
         });
-        list.dedup();
-        let problems = Problems {
-            file: file.to_owned(),
-            source: source.to_owned(),
-            list,
-        };
+        let problems = Problems::new(file, source.to_owned(), list);
         match topology {
             Some(topology) if problems.count(Severity::Error) == 0 => Ok(Parsed {
                 topology,
@@ -222,9 +223,24 @@ impl Topology {
         }
     }
 
-    /// JSON Schema of the format.
-    pub fn schema() -> Schema {
-        schemars::schema_for!(Topology)
+    /// Reads a topology from a file's bytes, which need not be text.
+    ///
+    /// # Errors
+    /// As of [`Topology::parse`].
+    pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Parsed, Problems> {
+        let error = match std::str::from_utf8(bytes) {
+            Ok(source) => return Self::parse(file, source),
+            Err(error) => error,
+        };
+        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let found = bytes[error.valid_up_to()];
+        let problem = Problem::error(
+            Span::at(valid.chars().count()),
+            format!("expected UTF-8 text, found the byte {found:#04x}"),
+        )
+        .help("save the file as UTF-8");
+        let source = String::from_utf8_lossy(bytes).into_owned();
+        Err(Problems::new(file, source, vec![problem]))
     }
 
     /// A tunnel's options where it sets none itself.
@@ -344,12 +360,17 @@ impl<T> std::ops::Deref for Short<T> {
 }
 
 trait FromWord: DeserializeOwned {
+    /// What the word alone is.
+    type Word: JsonSchema;
+
     const EXPECTED: &'static str;
 
     fn from_word(word: &str) -> Result<Self, String>;
 }
 
 impl FromWord for Address {
+    type Word = Prefix;
+
     const EXPECTED: &'static str = "an address such as 10.0.0.1/24, or a mapping with `address`";
 
     fn from_word(word: &str) -> Result<Self, String> {
@@ -366,6 +387,8 @@ impl FromWord for Address {
 }
 
 impl FromWord for Route {
+    type Word = Destination;
+
     const EXPECTED: &'static str = "a prefix such as 10.0.0.0/8, or a mapping with `to`";
 
     fn from_word(word: &str) -> Result<Self, String> {
@@ -411,32 +434,4 @@ impl<'de, T: FromWord> Deserialize<'de> for Short<T> {
             .deserialize_any(WordOrMap(PhantomData))
             .map(Short)
     }
-}
-
-impl<T: JsonSchema> JsonSchema for Short<T> {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        format!("{}Entry", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mapping = generator.subschema_for::<T>();
-        json_schema!({"anyOf": [{"type": "string"}, mapping]})
-    }
-}
-
-/// A tunnel's schema without its lists: those can't be every tunnel's.
-fn defaults_schema(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = Tunnel::json_schema(generator);
-    if let Some(properties) = schema
-        .get_mut("properties")
-        .and_then(|properties| properties.as_object_mut())
-    {
-        properties.remove("addresses");
-        properties.remove("routes");
-    }
-    schema.insert(
-        "description".into(),
-        "Options for every tunnel that doesn't set them itself.".into(),
-    );
-    schema
 }

@@ -53,6 +53,15 @@ impl Path {
         Self(segments)
     }
 
+    /// A message about what stands here.
+    pub(super) fn describe(&self, message: &str) -> String {
+        if self.0.is_empty() {
+            message.to_owned()
+        } else {
+            format!("{self}: {message}")
+        }
+    }
+
     pub(super) fn prepend(&mut self, segment: Segment) {
         self.0.insert(0, segment);
     }
@@ -152,6 +161,18 @@ pub struct Located<'a> {
 }
 
 impl Problems {
+    pub(super) fn new(file: &str, source: String, mut list: Vec<Problem>) -> Self {
+        list.sort_by(|a, b| {
+            (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message))
+        });
+        list.dedup();
+        Self {
+            file: file.to_owned(),
+            source,
+            list,
+        }
+    }
+
     /// How many there are of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.list

@@ -3,6 +3,8 @@
 //! serde stops at its first error. Each error carries its path, so the entry at fault is taken out of the tree and the
 //! rest is read again, until what's left reads well. What has an error is left out of the check of meaning too.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde::de::{
     self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, Unexpected, Visitor,
@@ -20,6 +22,56 @@ pub(super) struct Reading {
     /// `None` where too little is left to make sense.
     pub(super) topology: Option<Topology>,
     pub(super) problems: Vec<Problem>,
+    /// What the file has and `topology` lacks.
+    pub(super) lost: Lost,
+}
+
+/// The entries that were left out of a topology because something in them couldn't be read.
+#[derive(Default)]
+pub(super) struct Lost(Vec<Path>);
+
+impl Lost {
+    /// The path in the file of what has `path` in the topology: behind a lost item of a list the indices differ.
+    pub(super) fn written(&self, path: &Path) -> Path {
+        let mut written = Path::default();
+        for segment in path.segments() {
+            written = match segment {
+                Segment::Key(key) => written.key(key),
+                Segment::Index(index) => {
+                    let index = self.written_index(&written, *index);
+                    written.index(index)
+                }
+            };
+        }
+        written
+    }
+
+    fn written_index(&self, list: &Path, mut index: usize) -> usize {
+        let lost: BTreeSet<usize> = self
+            .0
+            .iter()
+            .filter_map(|path| match path.segments().split_last()? {
+                (Segment::Index(lost), parent) if parent == list.segments() => Some(*lost),
+                _ => None,
+            })
+            .collect();
+        for lost in lost {
+            if lost <= index {
+                index += 1;
+            }
+        }
+        index
+    }
+
+    /// Something is missing, and nobody knows what.
+    pub(super) fn add_unknown(&mut self) {
+        self.0.push(Path::default());
+    }
+
+    /// Whether something that satisfies the condition is missing.
+    pub(super) fn any(&self, condition: impl FnMut(&Path) -> bool) -> bool {
+        self.0.iter().any(condition)
+    }
 }
 
 /// Reads a topology from its tree.
@@ -28,6 +80,7 @@ pub(super) fn read(root: &Node) -> Reading {
         Ok(topology) => Reading {
             topology: Some(topology),
             problems: Vec::new(),
+            lost: Lost::default(),
         },
         Err(error) => read_around(root, error),
     }
@@ -37,32 +90,42 @@ fn read_around(root: &Node, first: ReadError) -> Reading {
     let mut tree = root.clone();
     let mut sound = root.clone();
     let mut problems = Vec::new();
+    let mut removed = Vec::new();
+    let mut lost = Lost::default();
     let mut error = first;
-    loop {
+    let topology = loop {
         let again = make_readable(&mut tree, &error);
-        make_readable(
-            &mut sound,
-            &ReadError {
-                path: entry_of(&error.path),
-                ..error.clone()
-            },
-        );
-        problems.push(error.into_problem(root));
-        if !again || problems.len() == MAX_PROBLEMS {
-            return Reading {
-                topology: None,
-                problems,
-            };
+        let entry = ReadError {
+            path: entry_of(&error.path),
+            ..error.clone()
+        };
+        make_readable(&mut sound, &entry);
+        lost.0.push(entry.path);
+        removed.push(error.path.clone());
+        let news = !error.reported && !error.follows_from(&removed);
+        if news {
+            problems.push(error.into_problem(root));
+        }
+        if problems.len() == MAX_PROBLEMS {
+            let end = problems[MAX_PROBLEMS - 1].span.end;
+            problems.push(Problem::error(
+                Span::at(end),
+                format!("reading ends here, after {MAX_PROBLEMS} errors"),
+            ));
+            break None;
+        }
+        if !again {
+            break None;
         }
         match Topology::deserialize(Reader { node: &tree }) {
-            Ok(_) => {
-                return Reading {
-                    topology: Topology::deserialize(Reader { node: &sound }).ok(),
-                    problems,
-                };
-            }
+            Ok(_) => break Topology::deserialize(Reader { node: &sound }).ok(),
             Err(next) => error = next,
         }
+    };
+    Reading {
+        topology,
+        problems,
+        lost,
     }
 }
 
@@ -89,7 +152,7 @@ fn stand_in(tree: &mut Node, key: &'static str) -> bool {
     true
 }
 
-/// The tunnel, address or route that a path leads into: half of one would be checked for the wrong meaning.
+/// The address, route or option that a path leads into: half of one would be checked for the wrong meaning.
 fn entry_of(path: &Path) -> Path {
     let depth = match path.segments() {
         [
@@ -99,8 +162,9 @@ fn entry_of(path: &Path) -> Path {
             Segment::Index(_),
             ..,
         ] if top == "tunnels" && is_list(list) => 4,
+        [Segment::Key(top), _, Segment::Key(_), ..] if top == "tunnels" => 3,
         [Segment::Key(top), _, Segment::Index(_), ..] if top == "addresses" => 3,
-        [Segment::Key(top), ..] if top == "tunnels" || top == "addresses" || top == "routes" => 2,
+        [Segment::Key(_), _, ..] => 2,
         _ => 1,
     };
     path.prefix(depth)
@@ -119,6 +183,8 @@ pub(super) struct ReadError {
     /// The key itself is wrong, not its value.
     at_key: Option<Span>,
     missing: Option<&'static str>,
+    /// The tree has told of it.
+    reported: bool,
 }
 
 impl ReadError {
@@ -129,7 +195,14 @@ impl ReadError {
             path: Path::default(),
             at_key: None,
             missing: None,
+            reported: false,
         }
+    }
+
+    /// A required key is missing because it was taken out for its own error.
+    fn follows_from(&self, removed: &[Path]) -> bool {
+        self.missing
+            .is_some_and(|key| removed.contains(&self.path.key(key)))
     }
 
     fn within(mut self, segment: Segment) -> Self {
@@ -139,12 +212,10 @@ impl ReadError {
 
     fn into_problem(self, root: &Node) -> Problem {
         let span = self.at_key.unwrap_or_else(|| root.locate(&self.path));
-        let place = if self.path.segments().is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", self.path)
-        };
-        let problem = Problem::error(span, format!("{place}{}", self.message));
+        // The message names a key that is wrong itself: its parent is the place.
+        let depth = self.path.segments().len() - usize::from(self.at_key.is_some());
+        let place = self.path.prefix(depth);
+        let problem = Problem::error(span, place.describe(&self.message));
         match self.help {
             Some(help) => problem.help(help),
             None => problem,
@@ -175,17 +246,23 @@ impl de::Error for ReadError {
 
     fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Self {
         let error = Self::invalid_value(found, expected);
-        match found {
-            Unexpected::Unit => Self {
-                help: Some("delete the key to mean its default, or give it a value".into()),
-                ..error
-            },
-            _ => error,
+        let help = match found {
+            Unexpected::Unit => "delete it to mean the default, or give it a value",
+            Unexpected::Str(text) if is_plain(text) => "write it without quotes",
+            _ => return error,
+        };
+        Self {
+            help: Some(help.into()),
+            ..error
         }
     }
 
     fn invalid_value(found: Unexpected, expected: &dyn Expected) -> Self {
-        Self::new(format!("expected {expected}, found {}", show(found)))
+        Self::new(format!(
+            "expected {}, found {}",
+            in_words(&expected.to_string()),
+            show(found)
+        ))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -229,6 +306,23 @@ fn words(list: &[&str]) -> String {
     }
 }
 
+/// What serde expects, in a topology's author's words.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        "a boolean" => "`true` or `false`",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        other => other,
+    }
+}
+
+/// Text that would mean something else without its quotes.
+fn is_plain(text: &str) -> bool {
+    text.parse::<bool>().is_ok() || text.parse::<u64>().is_ok()
+}
+
 fn show(found: Unexpected) -> String {
     match found {
         Unexpected::Unit => "nothing".into(),
@@ -237,7 +331,7 @@ fn show(found: Unexpected) -> String {
         Unexpected::Map => "a mapping".into(),
         Unexpected::Unsigned(number) => format!("the number {number}"),
         Unexpected::Signed(number) => format!("the number {number}"),
-        Unexpected::Float(number) => format!("the number {number}"),
+        Unexpected::Float(number) => format!("the number {number:?}"),
         Unexpected::Bool(value) => format!("the boolean {value}"),
         other => other.to_string(),
     }
@@ -275,6 +369,23 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
                 entries: entries.iter(),
                 value: None,
             }),
+            Value::Refused | Value::Removed => Err(ReadError {
+                reported: true,
+                ..ReadError::new(String::new())
+            }),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        // serde would also take a list, key by key in the order of our source.
+        match &self.node.value {
+            Value::Mapping(_) | Value::Refused | Value::Removed => self.deserialize_any(visitor),
+            _ => Err(self.mismatch("a mapping")),
         }
     }
 
@@ -305,9 +416,14 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
         }
     }
 
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        // One of our own keys, or unknown: `1` and `null` are called what they are called.
+        visitor.visit_str(&self.node.name())
+    }
+
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        tuple_struct map ignored_any
     }
 }
 
@@ -338,7 +454,11 @@ impl<'de> de::SeqAccess<'de> for Items<'_, '_> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, ReadError> {
-        match self.items.next() {
+        let mut items = self
+            .items
+            .by_ref()
+            .filter(|(_, node)| !matches!(node.value, Value::Removed));
+        match items.next() {
             Some((index, node)) => seed
                 .deserialize(Reader { node })
                 .map(Some)
@@ -367,8 +487,7 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
         seed.deserialize(Reader { node: key })
             .map(Some)
             .map_err(|error| {
-                let mut error =
-                    error.within(Segment::Key(key.text().unwrap_or_default().to_owned()));
+                let mut error = error.within(Segment::Key(key.name().into_owned()));
                 error.at_key = Some(key.span);
                 error
             })
@@ -379,6 +498,295 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
         seed.deserialize(Reader { node })
-            .map_err(|error| error.within(Segment::Key(key.text().unwrap_or_default().to_owned())))
+            .map_err(|error| error.within(Segment::Key(key.name().into_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, check_below, problems};
+
+    #[test]
+    fn says_what_was_expected_and_found() {
+        check(&[
+            ("version: »2", &["version: expected 1, the only version"]),
+            ("version: »\"1\"", &["expected 1, the only version"]),
+            (
+                "route_protocol: »4",
+                &["a routing protocol number from 5 to 255"],
+            ),
+            ("route_protocol: 5", &[]),
+            (
+                "»tunnels: []",
+                &["tunnels: expected a mapping, found a list"],
+            ),
+            ("»tunnels:", &["tunnels: expected a mapping, found nothing"]),
+            ("tunnels: {}", &[]),
+            ("»routes: {}", &["routes: expected a list, found a mapping"]),
+            (
+                "addresses: »3",
+                &["addresses: expected a mapping, found the number 3"],
+            ),
+            (
+                "tunnels: {»tun1: []}",
+                &["tunnels.tun1: expected a mapping, found a list"],
+            ),
+            (
+                "tunnels: {tun1: »ipip}",
+                &["tunnels.tun1: expected a mapping, found \"ipip\""],
+            ),
+            ("»rotues: []", &["unknown key \"rotues\""]),
+            (
+                "tunnels: {tun1: {local: 10.0.0.1, »remot: 10.0.0.2}}",
+                &["tunnels.tun1: unknown key \"remot\""],
+            ),
+        ]);
+        check_below(
+            "",
+            &[
+                ("»version: 1", &["the key `name` is required"]),
+                ("name: »7", &["expected a name of 1 to 63 letters, digits"]),
+                (
+                    "name: »\"a b\"",
+                    &["expected a name of 1 to 63 letters, digits"],
+                ),
+                ("name: »true", &["found the boolean true"]),
+                ("name: \"7\"", &[]),
+                ("»name: [t]", &["found a list"]),
+            ],
+        );
+    }
+
+    #[test]
+    fn checks_every_option_of_a_tunnel() {
+        let tunnel = |option: &str| format!("tunnels: {{tun1: {{local: 10.0.0.1, {option}}}}}");
+        for (option, expected) in [
+            ("kind: »gre", "expected `ipip`, found \"gre\""),
+            ("remote: »10.0.0", "expected an IPv4 address or `any`"),
+            ("remote: »10.0", "found the number 10.0"),
+            (
+                "remote: »2001:db8::1",
+                "is an IPv6 address: an ipip tunnel's outer header is IPv4",
+            ),
+            ("mode: »gre", "expected `ipip`, `mplsip` or `any`"),
+            (
+                "mode: »4",
+                "expected `ipip`, `mplsip` or `any`, found the number 4",
+            ),
+            (
+                "ttl: »0",
+                "expected `inherit` or a number from 1 to 255, found the number 0",
+            ),
+            ("ttl: »256", "found the number 256"),
+            ("ttl: »-1", "found the number -1"),
+            ("ttl: »64.0", "found the number 64.0"),
+            ("ttl: »\"64\"", "found \"64\""),
+            ("tos: »3", "an even number from 0 to 254"),
+            ("tos: »256", "an even number from 0 to 254"),
+            (
+                "pmtudisc: »1",
+                "expected `true` or `false`, found the number 1",
+            ),
+            (
+                "pmtudisc: »\"true\"",
+                "expected `true` or `false`, found \"true\"",
+            ),
+            ("device: »eth 0", "interface name \"eth 0\" contains ' '"),
+            ("fwmark: »4294967296", "a whole number from 0 to 4294967295"),
+            ("fwmark: »99999999999999999999", "found the number 1e20"),
+            ("mtu: »67", "`auto` or a number of bytes from 68 to 65515"),
+            (
+                "mtu: »65516",
+                "`auto` or a number of bytes from 68 to 65515",
+            ),
+            ("state: »enabled", "expected `up` or `down`"),
+            ("»state: ~", "expected `up` or `down`, found nothing"),
+            ("»addresses: {}", "expected a list, found a mapping"),
+            (
+                "routes: »10.0.0.0/8",
+                "expected a list, found \"10.0.0.0/8\"",
+            ),
+        ] {
+            check(&[(&tunnel(option), &[expected])]);
+        }
+        for option in [
+            "kind: ipip",
+            "remote: any",
+            "remote: 0.0.0.0",
+            "mode: mplsip",
+            "ttl: 1",
+            "ttl: 255",
+            "ttl: inherit",
+            "tos: 0",
+            "tos: inherit",
+            "tos: 254",
+            "device: eth0.100",
+            "device: \"5\"",
+            "fwmark: 0xffffffff",
+            "mtu: 68",
+            "mtu: 65515",
+            "mtu: auto",
+            "state: down",
+        ] {
+            check(&[(&tunnel(option), &[])]);
+        }
+    }
+
+    #[test]
+    fn checks_the_words_of_addresses_and_routes() {
+        check(&[
+            (
+                "addresses: {lo: [»10.0.0.1/33]}",
+                &["expected an address such as 10.0.0.1/24"],
+            ),
+            (
+                "addresses: {lo: [»7]}",
+                &["or a mapping with `address`, found the number 7"],
+            ),
+            ("addresses: {lo: [»~]}", &["found nothing"]),
+            (
+                "addresses: {lo: [»{scope: link}]}",
+                &["the key `address` is required"],
+            ),
+            (
+                "addresses: {lo: [{address: »10.0.0.256}]}",
+                &["expected an address"],
+            ),
+            (
+                "addresses: {lo: [{address: 10.0.0.1/32, label: »\"a b\"}]}",
+                &["a label of 1 to 15 bytes"],
+            ),
+            (
+                "addresses: {lo: [{address: 10.0.0.1/32, scope: »far}]}",
+                &["`global`, `link`, `host` or a number"],
+            ),
+            (
+                "addresses: {lo: [10.0.0.1, \"2001:db8::1/64\", {address: 10.0.0.2/32, scope: 200, label: lo:2}]}",
+                &[],
+            ),
+            (
+                "routes: [{to: »10.0.0.1/8, device: e}]",
+                &["10.0.0.1/8 has host bits set"],
+            ),
+            (
+                "routes: [{to: »\"2001:db8::1/32\", device: e}]",
+                &["2001:db8::1/32 has host bits set"],
+            ),
+            ("routes: [»{device: e}]", &["the key `to` is required"]),
+            (
+                "routes: [{to: 10.0.0.0/8, device: e, table: »255}]",
+                &["`local` is the kernel's"],
+            ),
+            (
+                "routes: [{to: 10.0.0.0/8, device: e, table: »0}]",
+                &["a table's number from 1"],
+            ),
+            (
+                "routes: [{to: 10.0.0.0/8, device: e, tos: »2}]",
+                &["a multiple of 4"],
+            ),
+            (
+                "routes: [{to: 10.0.0.0/8, type: »local}]",
+                &["`unicast`, `blackhole`"],
+            ),
+            (
+                "routes: [{to: 10.0.0.0/8, nexthops: [{device: e, weight: »-1}]}]",
+                &["a whole number from 0 to 65535"],
+            ),
+            (
+                "routes: [{to: 10.0.0.5, device: e}, {to: 10.0.0.0/8, device: e, table: main, scope: universe}]",
+                &[],
+            ),
+        ]);
+    }
+
+    /// Whatever one of them does to the reading, the others are found too, each at its own place.
+    #[test]
+    fn reports_every_problem_at_once() {
+        check(&[(
+            "\
+version: »3
+»version: 1
+defaults: {ttl: 64, »mut: 5}
+tunnels:
+  tun1:
+    local: 10.0.0.1
+    remote: »10.0.0.1
+    ttl: »010
+    »colour: red
+    addresses: [»10.1.0.0/24, {address: 10.1.0.7, »pere: 10.1.0.8}, 10.1.0.2/24, »10.1.0.2/24]
+    routes:
+      - »10.2.0.1/16
+      - {to: 10.3.0.0/16, via: 10.9.9.9, metric: »no}
+      - {to: 10.3.1.0/24, via: »10.9.9.9}
+      - {to: 10.4.0.0/16, onlink: »true}
+      - {to: 10.4.0.0/16, »vai: 10.1.0.9, metric: 5}
+  »tun%d: {remote: 10.0.0.9}
+  tun3: {local: 10.0.0.1, remote: »10.8.0.1, routes: [10.8.0.0/16]}
+routes:
+  - {to: »10.5.0.1/16, via: 10.0.0.1, device: eth0}
+  - {to: 10.6.0.0/16, type: »blakhole}
+  - »10.7.0.0/16
+",
+            &[
+                "version: expected 1",
+                "key \"version\" is given twice",
+                "defaults: unknown key \"mut\"",
+                "both 10.0.0.1",
+                "`010` is octal",
+                "tunnels.tun1: unknown key \"colour\"",
+                "tunnels.tun1.addresses[0]: 10.1.0.0/24 is the network's own",
+                "tunnels.tun1.addresses[1]: unknown key \"pere\"",
+                "tunnels.tun1.addresses[3]: address 10.1.0.2/24 on tun1 is given twice",
+                "tunnels.tun1.routes[0]: 10.2.0.1/16 has host bits",
+                "`no` is a boolean",
+                "tunnels.tun1.routes[2].via: no prefix of tun1",
+                "tunnels.tun1.routes[3].onlink",
+                "tunnels.tun1.routes[4]: unknown key \"vai\"",
+                "takes tun%d for a pattern",
+                "tunnels.tun3.remote",
+                "routes[0].to: 10.5.0.1/16 has host bits",
+                "routes[1].type: expected `unicast`",
+                "routes[2]: route 10.7.0.0/16 leads nowhere",
+            ],
+        )]);
+    }
+
+    #[test]
+    fn says_what_to_do() {
+        for (source, expected) in [
+            (
+                "version: 1",
+                "two files that shared a default name would prune each other's objects",
+            ),
+            ("name: t\ntunels: {}", "did you mean `tunnels`?"),
+            (
+                "name: t\nzzz: {}",
+                "the keys here are version, name, route_protocol",
+            ),
+            ("name: 7", "write \"7\" in quotes"),
+            ("name: t\nversion: \"1\"", "without quotes"),
+            ("name: t\ntunnels:", "delete it to mean the default"),
+            (
+                "name: t\nroutes: [{to: 10.1.2.3/8, device: e}]",
+                "write 10.0.0.0/8",
+            ),
+        ] {
+            let found = problems(source).to_string();
+            assert!(found.contains(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn gives_up_after_many_errors() {
+        let source = "name: t\nroutes:\n".to_owned() + &"  - 10.0.0.1/8\n".repeat(1_000);
+        let found = problems(&source);
+        assert_eq!(found.list.len(), super::MAX_PROBLEMS + 1);
+        let last = &found.list[super::MAX_PROBLEMS];
+        assert!(
+            last.message.contains("reading ends here"),
+            "{}",
+            last.message
+        );
     }
 }

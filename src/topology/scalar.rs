@@ -44,6 +44,23 @@ impl<T: Word> Visitor<'_> for WordVisitor<T> {
     fn visit_str<E: de::Error>(self, word: &str) -> Result<T, E> {
         T::from_word(word).map_err(E::custom)
     }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        Err(unquoted::<T, E>("number", &number.to_string()))
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
+        Err(unquoted::<T, E>("boolean", &value.to_string()))
+    }
+}
+
+/// YAML takes the word for something else, because it isn't in quotes.
+fn unquoted<T: Word, E: de::Error>(kind: &str, text: &str) -> E {
+    let message = format!("expected {}, found the {kind} {text}", T::EXPECTED);
+    E::custom(match T::from_word(text) {
+        Ok(_) => format!("{message}\nwrite {text:?} in quotes to mean the word"),
+        Err(_) => message,
+    })
 }
 
 struct NumberVisitor<T>(PhantomData<T>);
@@ -61,7 +78,8 @@ impl<T: Number> Visitor<'_> for NumberVisitor<T> {
     }
 
     fn visit_str<E: de::Error>(self, word: &str) -> Result<T, E> {
-        T::from_word(word).ok_or_else(|| E::invalid_value(de::Unexpected::Str(word), &self))
+        // An `invalid_type` rather than an `invalid_value`: a number in quotes gets its own advice.
+        T::from_word(word).ok_or_else(|| E::invalid_type(de::Unexpected::Str(word), &self))
     }
 }
 
@@ -104,7 +122,7 @@ word_schema!(
 );
 
 impl Word for InterfaceName {
-    const EXPECTED: &'static str = "the name of a network interface (quote it if it is a number)";
+    const EXPECTED: &'static str = "the name of a network interface";
 
     fn from_word(word: &str) -> Result<Self, String> {
         word.parse()
@@ -271,7 +289,8 @@ impl Word for Prefix {
     }
 }
 
-fn prefix(word: &str) -> Option<IpNet> {
+/// A network, with host bits or without; an address alone is one, too.
+pub(super) fn prefix(word: &str) -> Option<IpNet> {
     word.parse()
         .ok()
         .or_else(|| word.parse::<IpAddr>().ok().map(IpNet::from))

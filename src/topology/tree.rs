@@ -5,6 +5,8 @@
 //! here, for keys and values alike: a topology must not mean one thing to this tool and another to the next.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span as ParserSpan};
 
@@ -16,6 +18,8 @@ const MAX_DEPTH: usize = 32;
 const MAX_SOURCE: usize = 256 << 20;
 /// The longest line, bytes. JSON without line breaks is YAML too.
 const MAX_LINE: usize = 32 << 20;
+/// The most values: a million routes with all their keys have fewer, and so many take 1 GB of memory.
+const MAX_NODES: usize = 16_000_000;
 /// Nodes that aliases and merge keys may copy, in all.
 const MAX_COPIED: usize = 100_000;
 
@@ -36,70 +40,90 @@ pub(super) enum Value<'a> {
     Text(Cow<'a, str>),
     Sequence(Vec<Node<'a>>),
     Mapping(Vec<(Node<'a>, Node<'a>)>),
+    /// What this module has reported already, so that nobody reports it a second time.
+    Refused,
+    /// A list's item that was taken out. It keeps its place: the paths of later items stay true.
+    Removed,
 }
 
-/// Reads one YAML document. Syntax errors end at the first; duplicate keys and ambiguous scalars are collected.
-pub(super) fn parse(source: &str) -> Result<Node<'_>, Vec<Problem>> {
-    check_size(source).map_err(|problem| vec![problem])?;
+/// What a source holds.
+pub(super) struct Tree<'a> {
+    /// `None` where the syntax allows no reading.
+    pub(super) root: Option<Node<'a>>,
+    pub(super) problems: Vec<Problem>,
+    /// Keys with whole lists or mappings behind them were left out, so what the tree lacks, the file may have.
+    pub(super) partial: bool,
+}
+
+/// Reads one YAML document. A syntax error ends the reading; everything else is collected.
+pub(super) fn parse(source: &str) -> Tree<'_> {
     let mut builder = Builder {
         parser: Parser::new_from_str(source),
-        anchors: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
         copied: 0,
-        problems: vec![],
+        problems: Vec::new(),
+        partial: false,
     };
-    let root = builder.document().map_err(|problem| vec![*problem])?;
-    if builder.problems.is_empty() {
-        Ok(root)
-    } else {
-        Err(builder.problems)
+    let root = check_size(source).and_then(|()| builder.document());
+    let Builder {
+        mut problems,
+        partial,
+        ..
+    } = builder;
+    let root = root.map_err(|fatal| problems.push(*fatal)).ok();
+    Tree {
+        root,
+        problems,
+        partial,
     }
 }
 
-fn check_size(source: &str) -> Result<(), Problem> {
+fn check_size(source: &str) -> Result<(), Fatal> {
     if source.len() > MAX_SOURCE {
-        let message = format!(
-            "the file has {} bytes, more than the {MAX_SOURCE} allowed",
-            source.len()
-        );
-        return Err(Problem::error(Span::at(0), message));
+        let message = format!("the file has more than the {MAX_SOURCE} bytes allowed");
+        return Err(Box::new(Problem::error(Span::at(0), message)));
     }
     let mut start = 0;
-    for (number, line) in source.split('\n').enumerate() {
+    for line in source.split('\n') {
         if line.len() > MAX_LINE {
             let message = format!(
-                "line {} has {} bytes, more than the {MAX_LINE} allowed",
-                number + 1,
+                "this line has {} bytes, more than the {MAX_LINE} allowed",
                 line.len()
             );
-            return Err(Problem::error(
-                Span::at(source[..start].chars().count()),
-                message,
-            ));
+            let span = Span::at(source[..start].chars().count());
+            return Err(Box::new(Problem::error(span, message)));
         }
         start += line.len() + 1;
     }
     Ok(())
 }
 
-/// A syntax error: the tree can't be built past it. Boxed because it is the rare case.
+/// An error past which the tree can't be built. Boxed because it is the rare case.
 type Fatal = Box<Problem>;
 
 struct Builder<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
-    anchors: Vec<(usize, Node<'a>)>,
+    anchors: HashMap<usize, Node<'a>>,
+    nodes: usize,
     copied: usize,
     problems: Vec<Problem>,
+    partial: bool,
 }
+
+type Entries<'a> = Vec<(Node<'a>, Node<'a>)>;
+/// The keys of a mapping, with their places.
+type Seen<'a> = HashMap<Cow<'a, str>, Span>;
 
 impl<'a> Builder<'a> {
     fn document(&mut self) -> Result<Node<'a>, Fatal> {
         let root = loop {
             match self.event()? {
                 (Event::StreamStart | Event::DocumentStart(_), _) => {}
-                (Event::StreamEnd, span) => {
+                (Event::StreamEnd, _) => {
                     let help = "write at least `name: NAME`; the name marks what the topology owns in the kernel";
                     return Err(Box::new(
-                        Problem::error(start(span), "the file holds no YAML document").help(help),
+                        Problem::error(Span::at(0), "the file holds no YAML document").help(help),
                     ));
                 }
                 (event, span) => break self.node(event, span, 0)?,
@@ -110,8 +134,13 @@ impl<'a> Builder<'a> {
                 (Event::DocumentEnd, _) => {}
                 (Event::StreamEnd, _) => return Ok(root),
                 (_, span) => {
-                    let message = "a second YAML document: a topology is one document";
-                    return Err(Box::new(Problem::error(start(span), message)));
+                    let problem = Problem::error(
+                        start(span),
+                        "a second YAML document: a topology is one document",
+                    );
+                    self.problems
+                        .push(problem.help("delete it, or make it a file of its own"));
+                    return Ok(root);
                 }
             }
         }
@@ -120,13 +149,7 @@ impl<'a> Builder<'a> {
     fn event(&mut self) -> Result<(Event<'a>, ParserSpan), Fatal> {
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
-            Some(Err(error)) => {
-                let at = Span::at(error.marker().index());
-                Err(Box::new(Problem::error(
-                    at,
-                    format!("not valid YAML: {}", error.info()),
-                )))
-            }
+            Some(Err(error)) => Err(Box::new(syntax_error(&error))),
             None => Ok((Event::StreamEnd, ParserSpan::empty(Marker::new(0, 1, 0)))),
         }
     }
@@ -138,20 +161,24 @@ impl<'a> Builder<'a> {
         depth: usize,
     ) -> Result<Node<'a>, Fatal> {
         if depth > MAX_DEPTH {
-            let message = format!("nested more than {MAX_DEPTH} levels deep");
+            return Err(Box::new(too_deep(start(span))));
+        }
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            let message = format!("more than the {MAX_NODES} values allowed");
             return Err(Box::new(Problem::error(start(span), message)));
         }
         let (anchor, node) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                refuse_tag(tag.is_some(), span)?;
+                self.refuse_tag(tag.is_some(), span);
                 (anchor, self.scalar(text, style, span))
             }
             Event::SequenceStart(anchor, tag) => {
-                refuse_tag(tag.is_some(), span)?;
+                self.refuse_tag(tag.is_some(), span);
                 (anchor, self.sequence(span, depth)?)
             }
             Event::MappingStart(anchor, tag) => {
-                refuse_tag(tag.is_some(), span)?;
+                self.refuse_tag(tag.is_some(), span);
                 (anchor, self.mapping(span, depth)?)
             }
             Event::Alias(anchor) => (0, self.alias(anchor, span)?),
@@ -159,76 +186,60 @@ impl<'a> Builder<'a> {
         };
         if anchor != 0 {
             self.budget(&node, span)?;
-            self.anchors.push((anchor, node.clone()));
+            self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
     fn sequence(&mut self, opened: ParserSpan, depth: usize) -> Result<Node<'a>, Fatal> {
         let mut items = Vec::new();
-        loop {
+        let closed = loop {
             match self.event()? {
-                (Event::SequenceEnd, _) => break,
+                (Event::SequenceEnd, span) => break span,
                 (event, span) => items.push(self.node(event, span, depth + 1)?),
             }
-        }
+        };
         Ok(Node {
-            span: start(opened),
+            span: between(opened, closed),
             value: Value::Sequence(items),
         })
     }
 
     fn mapping(&mut self, opened: ParserSpan, depth: usize) -> Result<Node<'a>, Fatal> {
-        let mut entries: Vec<(Node<'a>, Node<'a>)> = Vec::new();
-        let mut seen = std::collections::HashMap::new();
+        let mut entries = Vec::new();
+        let mut seen = HashMap::new();
         let mut merges = Vec::new();
-        loop {
+        let closed = loop {
             let key = match self.event()? {
-                (Event::MappingEnd, _) => break,
+                (Event::MappingEnd, span) => break span,
                 (event, span) => self.node(event, span, depth + 1)?,
             };
             let (event, span) = self.event()?;
             let value = self.node(event, span, depth + 1)?;
-            match key.text() {
-                Some("<<") => merges.push(value),
-                Some(name) => match seen.insert(name.to_owned(), key.span) {
-                    Some(first) => self.problems.push(
-                        Problem::error(key.span, format!("key {name:?} is given twice"))
-                            .related(first, "first given here")
-                            .help("delete one of the two; YAML leaves open which one counts"),
-                    ),
-                    None => entries.push((key, value)),
-                },
-                None if matches!(key.value, Value::Sequence(_) | Value::Mapping(_)) => {
-                    self.problems.push(Problem::error(
-                        key.span,
-                        "a key must be a word, not a list or a mapping",
-                    ));
-                }
-                None => entries.push((key, value)),
+            if key.text() == Some("<<") {
+                merges.push(value);
+            } else if let Err(problem) = new_key(&key, &mut seen) {
+                self.partial |= value.is_collection();
+                self.problems.extend(problem);
+            } else {
+                entries.push((key, value));
             }
-        }
+        };
         for merge in merges {
-            self.merge(&mut entries, &mut seen, merge)?;
+            self.merge(&mut entries, &mut seen, merge);
         }
         Ok(Node {
-            span: start(opened),
+            span: between(opened, closed),
             value: Value::Mapping(entries),
         })
     }
 
     /// `<<: *anchor`: the anchor's keys, where the mapping has none of its own.
-    fn merge(
-        &mut self,
-        entries: &mut Vec<(Node<'a>, Node<'a>)>,
-        seen: &mut std::collections::HashMap<String, Span>,
-        source: Node<'a>,
-    ) -> Result<(), Fatal> {
+    fn merge(&mut self, entries: &mut Entries<'a>, seen: &mut Seen<'a>, source: Node<'a>) {
         match source.value {
             Value::Mapping(merged) => {
                 for (key, value) in merged {
-                    let name = key.text().unwrap_or_default().to_owned();
-                    if let std::collections::hash_map::Entry::Vacant(slot) = seen.entry(name) {
+                    if let Entry::Vacant(slot) = seen.entry(key.name()) {
                         slot.insert(key.span);
                         entries.push((key, value));
                     }
@@ -236,7 +247,7 @@ impl<'a> Builder<'a> {
             }
             Value::Sequence(items) => {
                 for item in items {
-                    self.merge(entries, seen, item)?;
+                    self.merge(entries, seen, item);
                 }
             }
             _ => self.problems.push(Problem::error(
@@ -244,17 +255,15 @@ impl<'a> Builder<'a> {
                 "`<<` merges a mapping or a list of mappings",
             )),
         }
-        Ok(())
     }
 
     fn alias(&mut self, anchor: usize, span: ParserSpan) -> Result<Node<'a>, Fatal> {
-        let Some((_, node)) = self.anchors.iter().rev().find(|(id, _)| *id == anchor) else {
+        let Some(node) = self.anchors.get(&anchor).cloned() else {
             return Err(Box::new(Problem::error(
                 start(span),
                 "an alias inside its own anchor",
             )));
         };
-        let node = node.clone();
         self.budget(&node, span)?;
         Ok(node)
     }
@@ -262,17 +271,17 @@ impl<'a> Builder<'a> {
     fn budget(&mut self, node: &Node, span: ParserSpan) -> Result<(), Fatal> {
         self.copied += node.count();
         if self.copied > MAX_COPIED {
-            let message = format!("aliases expand to more than {MAX_COPIED} nodes");
-            return Err(Box::new(Problem::error(start(span), message)));
+            let message = format!("anchors and aliases copy more than {MAX_COPIED} values");
+            return Err(Box::new(
+                Problem::error(start(span), message)
+                    .help("write the values out, or generate the file"),
+            ));
         }
         Ok(())
     }
 
     fn scalar(&mut self, text: Cow<'a, str>, style: ScalarStyle, span: ParserSpan) -> Node<'a> {
-        let span = Span {
-            start: span.start.index(),
-            end: span.end.index().max(span.start.index() + 1),
-        };
+        let span = between(span, span);
         let value = match style {
             ScalarStyle::Plain => match resolve(&text) {
                 Ok(Some(value)) => value,
@@ -280,27 +289,84 @@ impl<'a> Builder<'a> {
                 Err(ambiguity) => {
                     self.problems
                         .push(Problem::error(span, ambiguity.message).help(ambiguity.help));
-                    Value::Text(text)
+                    Value::Refused
                 }
             },
             _ => Value::Text(text),
         };
         Node { span, value }
     }
+
+    fn refuse_tag(&mut self, tagged: bool, span: ParserSpan) {
+        if tagged {
+            self.problems.push(
+                Problem::error(start(span), "a topology uses no YAML tags")
+                    .help("delete the `!…`; text that looks like something else goes in quotes"),
+            );
+        }
+    }
+}
+
+/// Whether a mapping may take the key. `Err(None)`: it was reported already.
+fn new_key<'a>(key: &Node<'a>, seen: &mut Seen<'a>) -> Result<(), Option<Problem>> {
+    match key.value {
+        Value::Refused => return Err(None),
+        Value::Sequence(_) | Value::Mapping(_) => {
+            let message = "a key must be a word, not a list or a mapping";
+            return Err(Some(Problem::error(key.span, message)));
+        }
+        _ => {}
+    }
+    let name = key.name();
+    match seen.entry(name.clone()) {
+        Entry::Vacant(slot) => {
+            slot.insert(key.span);
+            Ok(())
+        }
+        Entry::Occupied(first) => Err(Some(
+            Problem::error(key.span, format!("key {name:?} is given twice"))
+                .related(*first.get(), "first given here")
+                .help("delete one of the two; YAML leaves open which one counts"),
+        )),
+    }
+}
+
+fn between(first: ParserSpan, last: ParserSpan) -> Span {
+    let start = first.start.index();
+    let end = last.end.index().max(start + 1);
+    Span { start, end }
 }
 
 fn start(span: ParserSpan) -> Span {
     Span::at(span.start.index())
 }
 
-fn refuse_tag(tagged: bool, span: ParserSpan) -> Result<(), Fatal> {
-    if tagged {
-        Err(Box::new(Problem::error(
-            start(span),
-            "a topology uses no YAML tags",
-        )))
-    } else {
-        Ok(())
+fn too_deep(span: Span) -> Problem {
+    Problem::error(span, format!("nested more than {MAX_DEPTH} levels deep"))
+}
+
+fn syntax_error(error: &saphyr_parser::ScanError) -> Problem {
+    if error.info().contains("recursion limit") {
+        return too_deep(Span::at(error.marker().index()));
+    }
+    let problem = Problem::error(
+        Span::at(error.marker().index()),
+        format!("not valid YAML: {}", error.info()),
+    );
+    let hints = [
+        ("tabs disallowed", "indent with spaces: YAML allows no tabs"),
+        (
+            "mapping values are not allowed",
+            "put a text that has `: ` in it in quotes; check the indentation",
+        ),
+        (
+            "unknown anchor",
+            "put a text that starts with `*` in quotes; an alias needs its `&anchor` before it",
+        ),
+    ];
+    match hints.iter().find(|(part, _)| error.info().contains(part)) {
+        Some((_, help)) => problem.help(*help),
+        None => problem,
     }
 }
 
@@ -371,6 +437,25 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// What a key is called, also where it should have been a word and isn't.
+    pub(super) fn name(&self) -> Cow<'a, str> {
+        match &self.value {
+            Value::Text(text) => text.clone(),
+            Value::Null => Cow::Borrowed("null"),
+            Value::Bool(value) => value.to_string().into(),
+            Value::Unsigned(number) => number.to_string().into(),
+            Value::Negative(number) => number.to_string().into(),
+            Value::Float(number) => number.to_string().into(),
+            Value::Sequence(_) | Value::Mapping(_) | Value::Refused | Value::Removed => {
+                Cow::Borrowed("?")
+            }
+        }
+    }
+
+    fn is_collection(&self) -> bool {
+        matches!(self.value, Value::Sequence(_) | Value::Mapping(_))
+    }
+
     fn count(&self) -> usize {
         1 + match &self.value {
             Value::Sequence(items) => items.iter().map(Node::count).sum(),
@@ -382,27 +467,38 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// What `path` leads to.
+    pub(super) fn find(&self, path: &Path) -> Option<&Self> {
+        let mut segments = path.segments().iter();
+        segments.try_fold(self, |node, segment| Some(node.child(segment)?.1))
+    }
+
+    /// What a segment of a path leads to, and the place of its key.
+    fn child(&self, segment: &Segment) -> Option<(Span, &Self)> {
+        match (segment, &self.value) {
+            (Segment::Key(name), Value::Mapping(entries)) => entries
+                .iter()
+                .find(|(key, _)| key.name() == **name)
+                .map(|(key, value)| (key.span, value)),
+            (Segment::Index(index), Value::Sequence(items)) => {
+                items.get(*index).map(|item| (item.span, item))
+            }
+            _ => None,
+        }
+    }
+
     /// Where `path` stands: a scalar's own place, else its key's. The nearest parent where the path goes further
     /// than the tree (a default that nobody wrote).
     pub(super) fn locate(&self, path: &Path) -> Span {
         let mut node = self;
         let mut span = self.span;
         for segment in path.segments() {
-            let (key, next) = match (segment, &node.value) {
-                (Segment::Key(name), Value::Mapping(entries)) => {
-                    match entries.iter().find(|(key, _)| key.text() == Some(name)) {
-                        Some((key, value)) => (key.span, value),
-                        None => return span,
-                    }
-                }
-                (Segment::Index(index), Value::Sequence(items)) => match items.get(*index) {
-                    Some(item) => (item.span, item),
-                    None => return span,
-                },
-                _ => return span,
+            let Some((key, next)) = node.child(segment) else {
+                return span;
             };
             node = next;
-            span = if matches!(node.value, Value::Sequence(_) | Value::Mapping(_)) {
+            // Nothing has no place of its own either.
+            span = if node.is_collection() || matches!(node.value, Value::Null) {
                 key
             } else {
                 node.span
@@ -421,7 +517,7 @@ impl<'a> Node<'a> {
             let next = match (segment, &mut node.value) {
                 (Segment::Key(name), Value::Mapping(entries)) => entries
                     .iter_mut()
-                    .find(|(key, _)| key.text() == Some(name))
+                    .find(|(key, _)| key.name() == **name)
                     .map(|(_, value)| value),
                 (Segment::Index(index), Value::Sequence(items)) => items.get_mut(*index),
                 _ => None,
@@ -434,18 +530,194 @@ impl<'a> Node<'a> {
         match (last, &mut node.value) {
             (Segment::Key(name), Value::Mapping(entries)) => {
                 let before = entries.len();
-                entries.retain(|(key, _)| key.text() != Some(name));
+                entries.retain(|(key, _)| key.name() != **name);
                 entries.len() < before
             }
-            // Later items keep their index: paths that were recorded stay true.
             (Segment::Index(index), Value::Sequence(items)) => match items.get_mut(*index) {
-                Some(item) if !matches!(item.value, Value::Null) => {
-                    item.value = Value::Null;
+                Some(item) if !matches!(item.value, Value::Removed) => {
+                    item.value = Value::Removed;
                     true
                 }
                 _ => false,
             },
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::testing::{check, check_below, problems};
+    use super::*;
+
+    #[test]
+    fn refuses_what_yaml_versions_read_differently() {
+        check(&[
+            ("version: »01", &["`01` is octal in YAML 1.1"]),
+            (
+                "routes: [{to: 10.0.0.0/8, device: e, metric: »010}]",
+                &["`010` is octal"],
+            ),
+            (
+                "tunnels: {tun1: {local: 10.0.0.1, state: »no}}",
+                &["`no` is a boolean"],
+            ),
+            (
+                "tunnels: {tun1: {local: 10.0.0.1, pmtudisc: »Off}}",
+                &["`Off` is a boolean"],
+            ),
+            ("tunnels: {»on: {local: 10.0.0.1}}", &["`on` is a boolean"]),
+            ("tunnels: {\"on\": {local: 10.0.0.1}}", &[]),
+            (
+                "tunnels: {tun1: {local: 10.0.0.1, pmtudisc: True, ttl: 0x40}}",
+                &[],
+            ),
+        ]);
+        check_below(
+            "",
+            &[("name: »010", &["`010` is octal"]), ("name: \"010\"", &[])],
+        );
+    }
+
+    #[test]
+    fn refuses_keys_that_are_ambiguous_or_no_words() {
+        check(&[
+            (
+                "version: 1\n»version: 1",
+                &["key \"version\" is given twice"],
+            ),
+            (
+                "tunnels:\n  tun1: {local: 10.0.0.1}\n  »tun1: {local: 10.0.0.2}",
+                &["key \"tun1\" is given twice"],
+            ),
+            ("? »[a, b]\n: c", &["a key must be a word"]),
+            ("? »{a: b}\n: c", &["a key must be a word"]),
+            ("»~: 1", &["unknown key \"null\""]),
+            (
+                "tunnels: {»100: {local: 10.0.0.1}}",
+                &["expected the name of a network interface, found the number 100"],
+            ),
+            ("tunnels: {\"100\": {local: 10.0.0.1}}", &[]),
+        ]);
+    }
+
+    #[test]
+    fn shows_where_a_duplicate_was_given_first() {
+        let found = problems("name: t\nversion: 1\nversion: 1\n").to_string();
+        assert!(found.contains("test.yaml:3:1"), "{found}");
+        assert!(found.contains("test.yaml:2:1"), "{found}");
+        assert!(found.contains("first given here"), "{found}");
+    }
+
+    #[test]
+    fn merges_and_copies_within_reason() {
+        check(&[
+            (
+                "tunnels:\n  tun1: &base {local: 10.0.0.1, ttl: 64}\n  tun2: {<<: *base, local: 10.0.0.2}",
+                &[],
+            ),
+            (
+                "tunnels:\n  tun1: &base {local: 10.0.0.1, ttl: »300}\n  tun2: {<<: *base, local: 10.0.0.2}",
+                &["tunnels.tun1.ttl: expected", "tunnels.tun2.ttl: expected"],
+            ),
+            (
+                "tunnels:\n  tun1: {<<: »3, local: 10.0.0.1}",
+                &["`<<` merges a mapping"],
+            ),
+            ("routes: &all [»*all]", &["an alias inside its own anchor"]),
+            ("routes: »*none", &["found unknown anchor"]),
+        ]);
+    }
+
+    #[test]
+    fn refuses_what_is_no_single_plain_document() {
+        check(&[
+            ("»---\nname: u", &["a second YAML document"]),
+            ("version: »!!int 1", &["uses no YAML tags"]),
+            ("tunnels: »!ours {}", &["uses no YAML tags"]),
+            (
+                "tunnels:\n\t»tun1: {}",
+                &["not valid YAML: tabs disallowed"],
+            ),
+            (
+                "defaults: a»: b",
+                &["not valid YAML: mapping values are not allowed"],
+            ),
+        ]);
+        check_below(
+            "",
+            &[
+                ("»", &["no YAML document"]),
+                ("»# nothing\n# at all\n", &["no YAML document"]),
+                ("---\n»...\n", &["expected a mapping, found nothing"]),
+                ("»[1, t]", &["expected a mapping, found a list"]),
+                ("»text", &["expected a mapping, found \"text\""]),
+                ("name: t»\0", &["not valid YAML"]),
+                ("{»", &["not valid YAML"]),
+            ],
+        );
+    }
+
+    #[test]
+    fn counts_characters_whatever_the_encoding_of_lines() {
+        for (source, line, column) in [
+            ("name: t\r\nfoo: 1\r\n", 2, 1),
+            ("\u{feff}foo: 1\nname: t\n", 1, 1),
+            ("# äöü€😀\nname: t\ndefaults: {ä: 1, mode: no}\n", 3, 24),
+            ("name: t\n\n\n  \nversion: 2\n", 5, 10),
+        ] {
+            let found = problems(source);
+            let places: Vec<_> = found.located().map(|at| (at.line, at.column)).collect();
+            assert!(places.contains(&(line, column)), "{source:?}: {places:?}");
+        }
+    }
+
+    /// What would cost a naive reader a minute or all the memory ends at once, with a message at its place.
+    #[test]
+    fn ends_quickly_on_bombs() {
+        let nested = |open: &str| open.repeat(200_000);
+        let laughs: String = (0..9)
+            .map(|n| match n {
+                0 => "  l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned(),
+                _ => {
+                    let alias = format!("*l{}, ", n - 1).repeat(10);
+                    format!("  l{n}: &l{n} [{alias}]\n")
+                }
+            })
+            .collect();
+        let merges: String = (1..60)
+            .map(|n| {
+                format!(
+                    "  l{n}: &l{n} {{a{n}: 1, <<: [*l{}, *l{}]}}\n",
+                    n - 1,
+                    n - 1
+                )
+            })
+            .collect();
+        for (source, expected) in [
+            (nested("["), "nested more than 32 levels"),
+            (nested("{a: "), "nested more than 32 levels"),
+            (nested("- "), "nested more than 32 levels"),
+            (nested("? "), "nested more than 32 levels"),
+            (
+                format!("name: t\nignored:\n{laughs}"),
+                "anchors and aliases copy",
+            ),
+            (
+                format!("name: t\nignored:\n  l0: &l0 {{a: 1}}\n{merges}"),
+                "unknown key \"ignored\"",
+            ),
+            ("a".repeat(MAX_LINE + 1), "this line has 33554433 bytes"),
+        ] {
+            let started = Instant::now();
+            let found = problems(&source);
+            let shown = found.to_string();
+            assert!(shown.contains(expected), "{shown}");
+            assert!(shown.len() < 2_000, "{} bytes", shown.len());
+            let took = started.elapsed();
+            assert!(took < Duration::from_secs(5), "{expected}: {took:?}");
         }
     }
 }

@@ -1,0 +1,88 @@
+//! The JSON Schema of the format: what an editor knows of a topology while it is written.
+//!
+//! It refuses what can be refused word by word; what needs two words at once is left to the validation.
+
+use schemars::transform::{RecursiveTransform, Transform};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+use super::{FromWord, Short, Topology, Tunnel};
+
+impl Topology {
+    /// JSON Schema of the format.
+    pub fn schema() -> Schema {
+        let mut schema = schemars::schema_for!(Topology);
+        RecursiveTransform(without_null).transform(&mut schema);
+        RecursiveTransform(with_limits).transform(&mut schema);
+        schema
+    }
+}
+
+impl<T: FromWord + JsonSchema> JsonSchema for Short<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}Entry", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let word = generator.subschema_for::<T::Word>();
+        let mapping = generator.subschema_for::<T>();
+        json_schema!({"description": format!("Expected {}.", T::EXPECTED), "anyOf": [word, mapping]})
+    }
+}
+
+/// A tunnel's schema without its lists: those can't be every tunnel's.
+pub(super) fn defaults(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Tunnel::json_schema(generator);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.remove("addresses");
+        properties.remove("routes");
+    }
+    schema.insert(
+        "description".into(),
+        "Options for every tunnel that doesn't set them itself.".into(),
+    );
+    schema
+}
+
+/// The words that are read; what the kernel shows has more.
+pub(super) fn scope(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [
+            {"enum": ["global", "universe", "link", "host"]},
+            {"type": "integer", "minimum": 0, "maximum": 254}
+        ]
+    })
+}
+
+/// A key that may be absent may not be null: `remote:` with nothing behind it is an accident.
+fn without_null(schema: &mut Schema) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            schema.insert("type".into(), one);
+        }
+    }
+    let Some(Value::Array(choices)) = schema.get_mut("anyOf") else {
+        return;
+    };
+    choices.retain(|choice| *choice != json!({"type": "null"}));
+    if let [Value::Object(one)] = choices.as_slice() {
+        let one = one.clone();
+        schema.remove("anyOf");
+        for (key, value) in one {
+            schema.insert(key, value);
+        }
+    }
+}
+
+/// `format` is a hint that few editors take.
+fn with_limits(schema: &mut Schema) {
+    let most = match schema.remove("format") {
+        Some(Value::String(format)) if format == "uint32" => json!(u32::MAX),
+        _ => return,
+    };
+    if schema.get("maximum").is_none() {
+        schema.insert("maximum".into(), most);
+    }
+}

@@ -1,0 +1,413 @@
+//! The program as a person or a script meets it: arguments, streams, exit codes. Nothing here needs root or ipip.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tunnelform");
+const COMMANDS: [&str; 8] = [
+    "validate",
+    "apply",
+    "destroy",
+    "status",
+    "doctor",
+    "schema",
+    "completions",
+    "man",
+];
+const GOOD: &str = "name: t\ntunnels: {tun1: {local: 192.0.2.1, remote: 192.0.2.2}}\n";
+const BAD: &str = "name: t\ntunnels: {tun1: {local: 192.0.2.1, ttl: 300, mut: 5}}\n";
+const ESCAPE: u8 = 0x1b;
+
+fn tunnelform<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
+    let mut command = Command::new(BINARY);
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("NO_COLOR")
+        .args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    tunnelform(arguments).output().expect("tunnelform runs")
+}
+
+fn run_with(arguments: &[&str], stdin: impl Into<Vec<u8>>) -> Output {
+    let output = tunnelform(arguments).write_stdin(stdin.into()).output();
+    output.expect("tunnelform runs")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("tunnelform isn't killed")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("standard output is text")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("standard error is text")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).expect("standard output is JSON")
+}
+
+/// A file that is gone when the directory is.
+fn file(content: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().join("hq.yaml");
+    fs::write(&path, content).expect("a file can be written");
+    (directory, path)
+}
+
+fn examples() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let entries = fs::read_dir(directory).expect("there are examples");
+    let names = entries.map(|entry| entry.expect("an example can be read").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let names: Vec<String> = names.filter(|name| name.ends_with(".yaml")).collect();
+    assert!(names.len() >= 6, "{names:?}");
+    names
+}
+
+#[test]
+fn validates_every_example_without_a_warning() {
+    for name in examples() {
+        let output = run(&["validate", &format!("examples/{name}")]);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        assert_eq!(err(&output), "", "{name}");
+        assert!(out(&output).starts_with(&format!("examples/{name}: valid (")));
+    }
+}
+
+#[test]
+fn validate_says_what_is_in_a_valid_file() {
+    let output = run_with(&["validate", "-"], GOOD);
+    assert_eq!(code(&output), 0);
+    assert_eq!(
+        out(&output),
+        "<stdin>: valid (1 tunnel, 0 addresses, 0 routes)\n"
+    );
+    assert_eq!(err(&output), "");
+    let warned = format!("{GOOD}routes: [{{to: 10.0.0.0/8, via: 10.1.0.1}}]\n");
+    let output = run_with(&["validate", "-"], warned);
+    assert_eq!(code(&output), 0);
+    assert_eq!(
+        out(&output),
+        "<stdin>: valid (1 tunnel, 0 addresses, 1 route), 1 warning\n"
+    );
+    assert!(
+        err(&output).contains("--> <stdin>:3:32"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn validate_shows_every_problem_and_fails() {
+    let (_directory, path) = file(BAD);
+    let output = tunnelform(&[Path::new("validate"), &path])
+        .output()
+        .expect("runs");
+    assert_eq!(code(&output), 1);
+    assert_eq!(out(&output), "");
+    let text = err(&output);
+    for expected in [
+        "expected `inherit` or a number from 1 to 255, found the number 300",
+        "hq.yaml:2:41",
+        "unknown key \"mut\"",
+        "did you mean `mtu`?",
+        "hq.yaml has 2 errors",
+    ] {
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn validate_reports_to_machines() {
+    let output = run_with(&["validate", "--output", "json", "-"], BAD);
+    assert_eq!(code(&output), 1);
+    assert_eq!(err(&output), "");
+    let report = json(&output);
+    assert_eq!(report["format_version"], 1);
+    assert_eq!(report["valid"], false);
+    let problems = report["problems"].as_array().expect("problems are a list");
+    assert_eq!(problems.len(), 2);
+    assert_eq!(problems[0]["severity"], "error");
+    assert_eq!(problems[0]["file"], "<stdin>");
+    assert_eq!(problems[0]["line"], 2);
+    assert_eq!(problems[0]["column"], 41);
+    assert_eq!(problems[1]["help"], "did you mean `mtu`?");
+    let report = json(&run_with(&["validate", "--output", "json", "-"], GOOD));
+    assert_eq!(report["valid"], true);
+    assert_eq!(report["problems"], Value::Array(vec![]));
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let missing = directory.path().join("missing.yaml");
+    for (path, expected) in [
+        (missing.as_path(), "No such file or directory"),
+        (directory.path(), "Is a directory"),
+    ] {
+        for command in ["validate", "apply", "destroy", "status"] {
+            let output = tunnelform(&[Path::new(command), path])
+                .output()
+                .expect("runs");
+            assert_eq!(code(&output), 1, "{command}");
+            let text = err(&output);
+            assert!(text.starts_with("error: can't read "), "{text}");
+            assert!(text.contains(expected), "{text}");
+            assert!(text.contains(&*path.to_string_lossy()), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_is_refused_at_its_place() {
+    let output = run_with(&["validate", "-"], b"name: t\n# \xff\n".as_slice());
+    assert_eq!(code(&output), 1);
+    let text = err(&output);
+    assert!(
+        text.contains("expected UTF-8 text, found the byte 0xff"),
+        "{text}"
+    );
+    assert!(text.contains("<stdin>:2:3"), "{text}");
+    // UTF-16, as some editors save.
+    let output = run_with(
+        &["validate", "--output", "json", "-"],
+        b"\xff\xfen\0a\0".as_slice(),
+    );
+    assert_eq!(json(&output)["problems"][0]["line"], 1);
+}
+
+/// A 100 MB line and 200 KB of brackets end quickly, with little memory and a short message.
+#[test]
+fn hostile_files_end_quickly() {
+    let line = format!("name: {}\n", "x".repeat(100 << 20));
+    for (source, expected) in [
+        (line, "this line has 104857606 bytes"),
+        ("[".repeat(200_000), "nested more than 32 levels"),
+    ] {
+        let (_directory, path) = file(source);
+        let started = Instant::now();
+        let output = Command::new("sh")
+            .args([
+                "-c",
+                "ulimit -v 1000000; exec \"$0\" validate \"$1\"",
+                BINARY,
+            ])
+            .arg(&path)
+            .output()
+            .expect("a shell runs");
+        assert_eq!(code(&output), 1, "{}", err(&output));
+        let text = err(&output);
+        assert!(text.contains(expected), "{text}");
+        assert!(text.len() < 2_000, "{} bytes", text.len());
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
+}
+
+#[test]
+fn nothing_from_a_file_drives_the_terminal() {
+    let sources = [
+        "name: \"\\e[2J\"\n".to_owned(),
+        "name: t # \u{1b}[2J\nfoo: 1\n".to_owned(),
+        "name: t\ntunnels: {\"a\\e[2J\": {}}\n".to_owned(),
+        "name: t\n\"\\e[2J\": 1\n".to_owned(),
+    ];
+    for source in sources {
+        let output = run_with(&["validate", "-"], source.clone());
+        assert_eq!(code(&output), 1, "{source:?}");
+        assert!(!output.stderr.contains(&ESCAPE), "{source:?}");
+    }
+    let output = run(&["validate", "a\u{1b}[2J.yaml"]);
+    assert!(!output.stderr.contains(&ESCAPE));
+}
+
+#[test]
+fn colours_only_where_they_are_wanted() {
+    let colored = |arguments: &[&str], no_color: Option<&str>| {
+        let mut command = tunnelform(arguments);
+        if let Some(value) = no_color {
+            command.env("NO_COLOR", value);
+        }
+        let output = command.write_stdin(BAD).output().expect("tunnelform runs");
+        output.stderr.contains(&ESCAPE) || output.stdout.contains(&ESCAPE)
+    };
+    assert!(!colored(&["validate", "-"], None));
+    assert!(!colored(&["validate", "-"], Some("1")));
+    assert!(!colored(&["--color", "never", "validate", "-"], None));
+    assert!(colored(&["--color", "always", "validate", "-"], None));
+    assert!(colored(&["validate", "--color", "always", "-"], Some("1")));
+    let plan = |color: &str| run(&["apply", "--dry-run", "--color", color, "examples/ecmp.yaml"]);
+    assert!(plan("always").stdout.contains(&ESCAPE));
+    assert!(!plan("auto").stdout.contains(&ESCAPE));
+}
+
+/// `tunnelform … | head -1`: the reader has gone away before everything is written.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    for arguments in [
+        &["schema"][..],
+        &["man"],
+        &["completions", "bash"],
+        &["--help"],
+        &["validate", "examples/ecmp.yaml"],
+        &["apply", "--dry-run", "examples/ecmp.yaml"],
+    ] {
+        let mut child = std::process::Command::new(BINARY)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tunnelform runs");
+        drop(child.stdout.take());
+        let mut text = String::new();
+        let mut stderr = child.stderr.take().expect("standard error is a pipe");
+        stderr
+            .read_to_string(&mut text)
+            .expect("standard error is text");
+        let status = child.wait().expect("tunnelform ends");
+        assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+        assert!(status.success(), "{arguments:?}: {status}: {text}");
+    }
+}
+
+#[test]
+fn a_dry_run_plans_without_root() {
+    let output = run(&["apply", "--dry-run", "examples/point-to-point.yaml"]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let text = out(&output);
+    for expected in [
+        "  + tunnel tun1  ipip local 192.168.10.2 remote 192.168.20.2 ttl 64",
+        "  + address 10.10.100.1/24 on tun1",
+        "  + route 10.244.2.0/24  dev tun1",
+        "Plan: 3 to create, 0 to change, 0 to replace, 0 to delete.",
+    ] {
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_dry_run_says_by_its_exit_code_whether_there_are_changes() {
+    let changes = ["apply", "--dry-run", "--detailed-exitcode", "-"];
+    assert_eq!(code(&run_with(&changes, GOOD)), 2);
+    assert_eq!(code(&run_with(&changes, "name: empty\n")), 0);
+    assert_eq!(code(&run_with(&changes, BAD)), 1);
+    assert_eq!(code(&run_with(&["apply", "--dry-run", "-"], GOOD)), 0);
+    let destroy = [
+        "destroy",
+        "--dry-run",
+        "--detailed-exitcode",
+        "--owner",
+        "nobody",
+    ];
+    assert_eq!(code(&run(&destroy)), 0);
+}
+
+#[test]
+fn a_plan_has_three_forms() {
+    let file = "examples/point-to-point.yaml";
+    let plan = json(&run(&["apply", "--dry-run", "--output", "json", file]));
+    assert_eq!(plan["owner"], "left");
+    assert_eq!(plan["counts"]["create"], 3);
+    let diff = out(&run(&["apply", "--dry-run", "--diff", file]));
+    assert!(diff.starts_with("--- observed\n+++ desired\n"), "{diff}");
+    assert!(diff.contains("\n+  tun1:\n"), "{diff}");
+    let both = run(&["apply", "--dry-run", "--diff", "--output", "json", file]);
+    assert_eq!(code(&both), 2);
+}
+
+#[test]
+fn wrong_arguments_are_told_apart_from_failures() {
+    for arguments in [
+        &[][..],
+        &["frobnicate"],
+        &["validate"],
+        &["validate", "--frobnicate", "-"],
+        &["apply", "--dry-run"],
+        &["apply", "--output", "xml", "-"],
+        &["destroy"],
+        &["destroy", "--owner", "a b"],
+        &["destroy", "--owner", "hq", "hq.yaml"],
+        &["destroy", "--owner", "hq", "--route-protocol", "4"],
+        &["schema", "everything"],
+        &["completions", "tcsh"],
+    ] {
+        let output = run(arguments);
+        let text = err(&output);
+        assert_eq!(code(&output), 2, "{arguments:?}: {text}");
+        assert!(text.contains("--help") || text.contains("Usage:"), "{text}");
+    }
+}
+
+#[test]
+fn help_teaches_by_example() {
+    for command in COMMANDS {
+        let text = out(&run(&[command, "--help"]));
+        assert!(text.contains("Example"), "{text}");
+        assert!(text.contains(&format!("tunnelform {command}")), "{text}");
+        assert!(text.contains("Exit codes:"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+    let text = out(&run(&["--help"]));
+    for command in COMMANDS {
+        assert!(text.contains(&format!("\n  {command} ")), "{text}");
+    }
+    assert!(text.contains("Exit codes:"), "{text}");
+    assert!(out(&run(&["--version"])).starts_with("tunnelform "));
+}
+
+#[test]
+fn prints_completions() {
+    for (shell, expected) in [
+        ("bash", "complete -F _tunnelform"),
+        ("zsh", "#compdef tunnelform"),
+        ("fish", "complete -c tunnelform"),
+    ] {
+        let output = run(&["completions", shell]);
+        assert_eq!(code(&output), 0);
+        let script = out(&output);
+        assert!(script.contains(expected), "{shell}");
+        for command in COMMANDS {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+}
+
+#[test]
+fn prints_manual_pages() {
+    let page = out(&run(&["man"]));
+    assert!(page.contains("\n.TH tunnelform 1 "), "{page}");
+    for command in COMMANDS {
+        let page = out(&run(&["man", command]));
+        assert!(page.contains(".SH NAME"), "{page}");
+        assert!(page.contains("Exit codes"), "{page}");
+        if let Some(warnings) = groff_warnings(&page) {
+            assert_eq!(warnings, "", "{command}");
+        }
+    }
+    let output = run(&["man", "frobnicate"]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("there is no command \"frobnicate\""));
+}
+
+/// What groff has to say about a page; nothing where there's no groff.
+fn groff_warnings(page: &str) -> Option<String> {
+    let groff = Command::new("groff")
+        .args(["-man", "-Tutf8", "-ww", "-z"])
+        .write_stdin(page)
+        .output();
+    groff.ok().map(|output| err(&output))
+}

@@ -1,0 +1,135 @@
+//! What the kernel refuses is said in its words, and doesn't keep the rest from being done.
+
+use serde_json::Value;
+
+use crate::world::{Host, Plan, TUNNELFORM, World, assert_same, run, trials};
+
+trials![
+    unreachable_gateway,
+    missing_device,
+    source_that_no_device_has,
+    without_privilege
+];
+
+fn hq(body: &str) -> String {
+    format!("version: 1\nname: hq\n{body}\n")
+}
+
+/// Each change's status, by its key.
+fn status<'a>(plan: &'a Plan, object: &str, key: &str) -> &'a Value {
+    &plan.change(object, key)["status"]
+}
+
+const TUNNELS: &str = "tunnels:\n  tun1: {local: 192.168.10.2, remote: 192.168.20.2, addresses: [10.10.100.1/24], routes: [10.244.0.0/16]}\n";
+
+/// All but the failed one is done, and done for good: repeating changes nothing but tries that one again.
+#[track_caller]
+fn fails_alone(host: &Host, file: &str, key: &str, sentence: &str) {
+    for turn in 0..2 {
+        let run = host.try_apply(file, &[]).exits(1).says(sentence).says(key);
+        let plan = run.plan();
+        assert_eq!(status(&plan, "route", key), "failed");
+        let error = plan.change("route", key)["error"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(error.contains(sentence), "{error}");
+        assert_eq!(plan.0["in_sync"], false);
+        assert_eq!(plan.changes().len() > 1, turn == 0, "{:?}", plan.moves());
+        let seen = host.seen();
+        seen.address("tun1", "10.10.100.1");
+        seen.route("10.244.0.0/16");
+        seen.route("10.66.0.0/16");
+    }
+}
+
+/// A gateway that nothing reaches: the kernel's sentence is shown, the rest is done, the exit code is 1.
+fn unreachable_gateway() {
+    let world = World::new();
+    let host = world.lone();
+    let file = hq(&format!(
+        "{TUNNELS}routes:\n  - {{to: 10.8.0.0/16, via: 172.16.0.1, device: eth0}}\n  - {{to: 10.66.0.0/16, type: blackhole}}"
+    ));
+    fails_alone(&host, &file, "10.8.0.0/16", "Nexthop has invalid gateway");
+}
+
+/// A source that is no address of the host.
+fn source_that_no_device_has() {
+    let world = World::new();
+    let host = world.lone();
+    let file = hq(&format!(
+        "{TUNNELS}routes:\n  - {{to: 10.8.0.0/16, device: eth0, src: 172.16.0.1}}\n  - {{to: 10.66.0.0/16, type: blackhole}}"
+    ));
+    fails_alone(&host, &file, "10.8.0.0/16", "Invalid prefsrc address");
+}
+
+/// A device that isn't there: what needs it is skipped and says so, in the plan already.
+fn missing_device() {
+    let world = World::new();
+    let host = world.lone();
+    let file = hq(&format!(
+        "{TUNNELS}  tun2: {{local: 192.168.10.2, remote: 192.168.20.3, device: eth7, addresses: [10.10.101.1/24]}}\n\
+         routes:\n  - {{to: 10.8.0.0/16, device: eth8}}\n  - {{to: 10.66.0.0/16, type: blackhole}}\naddresses: {{eth9: [10.9.0.1/24]}}"
+    ));
+    let warnings = host.plan(&file).warnings();
+    let plan = host.try_apply(&file, &[]).exits(1).plan();
+    for device in ["eth7", "eth8", "eth9"] {
+        assert!(warnings.contains(device), "{warnings}");
+        assert!(
+            plan.0["errors"].to_string().contains(device),
+            "{}",
+            plan.told()
+        );
+    }
+    for (object, key) in [
+        ("tunnel", "tun2"),
+        ("address", "10.10.101.1/24 on tun2"),
+        ("address", "10.9.0.1/24 on eth9"),
+        ("route", "10.8.0.0/16"),
+    ] {
+        assert_eq!(status(&plan, object, key), "skipped", "{key}");
+    }
+    let seen = host.seen();
+    seen.route("10.244.0.0/16");
+    seen.route("10.66.0.0/16");
+    assert_eq!(seen.tunnels().len(), 1);
+    host.ip(
+        "link add eth7 up type dummy\nlink add eth8 up type dummy\nlink add eth9 up type dummy",
+    );
+    host.apply(&file);
+    host.settled(&file);
+}
+
+/// A user without CAP_NET_ADMIN can look and can't change: `apply` says so before it does anything.
+fn without_privilege() {
+    let world = World::new();
+    let host = world.lone();
+    let file = std::env::temp_dir().join(format!("tunnelform-{}.yaml", host.netns));
+    std::fs::write(&file, hq(TUNNELS)).expect("a file for the topology");
+    let path = file.to_str().expect("a name in UTF-8");
+    let before = host.seen();
+    let nobody = |arguments: &[&str]| {
+        let mut all = vec![
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--bounding-set=-all",
+            TUNNELFORM,
+        ];
+        all.extend(arguments);
+        host.inside(|| run("setpriv", &all, ""))
+    };
+    nobody(&["apply", path])
+        .exits(1)
+        .says("CAP_NET_ADMIN")
+        .says("--dry-run");
+    nobody(&["destroy", path]).exits(1).says("CAP_NET_ADMIN");
+    assert_same(&host.seen(), &before);
+    nobody(&["apply", "--dry-run", path])
+        .ok()
+        .says("3 to create");
+    nobody(&["status", path]).ok().says("missing");
+    nobody(&["validate", path]).ok();
+    let _ = std::fs::remove_file(file);
+}

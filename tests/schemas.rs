@@ -1,0 +1,262 @@
+//! The committed JSON Schemas: current, complete, and of one opinion with the program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use jsonschema::Validator;
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tunnelform(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tunnelform"));
+    command.current_dir(root()).args(arguments);
+    command
+}
+
+fn printed(arguments: &[&str]) -> String {
+    let output = tunnelform(arguments).output().expect("tunnelform runs");
+    String::from_utf8(output.stdout).expect("tunnelform prints text")
+}
+
+fn schema(of: &str) -> Value {
+    serde_json::from_str(&printed(&["schema", of])).expect("a schema is JSON")
+}
+
+fn validator(of: &str) -> Validator {
+    jsonschema::validator_for(&schema(of)).expect("a schema is a schema")
+}
+
+/// Every topology under `examples/`.
+fn examples() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join("examples")).expect("there are examples");
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an example can be read").path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+fn is_current(of: &str, file: &str) {
+    let path = root().join("schemas").join(file);
+    let printed = printed(&["schema", of]);
+    if std::env::var_os("UPDATE_SCHEMAS").is_some_and(|value| value == "1") {
+        std::fs::write(&path, &printed).expect("the schema can be written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == printed,
+        "schemas/{file} is not what `tunnelform schema {of}` prints: run `UPDATE_SCHEMAS=1 cargo test --test schemas` \
+         and commit it"
+    );
+}
+
+#[test]
+fn topology_schema_is_current() {
+    is_current("topology", "topology.schema.json");
+}
+
+#[test]
+fn plan_schema_is_current() {
+    is_current("plan", "plan.schema.json");
+}
+
+/// The properties without a description, by their path.
+fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
+    if let Some(Value::Object(properties)) = schema.get("properties") {
+        let bare = properties
+            .iter()
+            .filter(|(_, property)| property["description"].as_str().is_none_or(str::is_empty));
+        found.extend(bare.map(|(key, _)| format!("{path}.{key}")));
+    }
+    match schema {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                undescribed(value, &format!("{path}.{key}"), found);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                undescribed(item, &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_has_a_description() {
+    for of in ["topology", "plan"] {
+        let mut found = Vec::new();
+        undescribed(&schema(of), of, &mut found);
+        assert!(found.is_empty(), "no doc comment: {found:#?}");
+    }
+}
+
+#[test]
+fn examples_fit_the_schema_that_they_name() {
+    let validator = validator("topology");
+    for file in examples() {
+        let source = std::fs::read_to_string(&file).expect("an example can be read");
+        assert_eq!(
+            source.lines().next(),
+            Some("# yaml-language-server: $schema=../schemas/topology.schema.json"),
+            "{}",
+            file.display()
+        );
+        let value: Value = serde_yaml::from_str(&source).expect("an example is YAML");
+        let errors: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{}: {errors:#?}", file.display());
+    }
+}
+
+#[test]
+fn schema_and_program_agree() {
+    let validator = validator("topology");
+    let tunnel =
+        |option: &str| format!("name: t\ntunnels: {{tun1: {{local: 10.0.0.1, {option}}}}}");
+    let route = |keys: &str| format!("name: t\nroutes: [{{device: eth0, {keys}}}]");
+    let cases: Vec<(String, bool)> = [
+        ("version: 1", false),
+        ("name: t", true),
+        ("name: t\nversion: 1\nroute_protocol: 5", true),
+        ("name: t\nversion: 2", false),
+        ("name: 7", false),
+        ("name: a b", false),
+        ("name: t\nroute_protocol: 4", false),
+        ("name: t\ntunels: {}", false),
+        ("name: t\ntunnels:", false),
+        ("name: t\ntunnels: []", false),
+        ("name: t\ntunnels: {a/b: {local: 10.0.0.1}}", false),
+        (
+            "name: t\ntunnels: {sixteen-bytes-xx: {local: 10.0.0.1}}",
+            false,
+        ),
+        ("name: t\ndefaults: {routes: [10.0.0.0/8]}", false),
+        (
+            "name: t\naddresses: {lo: [10.0.0.1, {address: 10.0.0.2/32, scope: host}]}",
+            true,
+        ),
+        ("name: t\naddresses: {lo: [localhost]}", false),
+        ("name: t\naddresses: {lo: [{peer: 10.0.0.1}]}", false),
+        (
+            "name: t\naddresses: {lo: [{address: 10.0.0.2/32, scope: far}]}",
+            false,
+        ),
+        ("name: t\nroutes: [{device: eth0}]", false),
+        (
+            "name: t\nroutes: [{to: 10.0.0.0/8, nexthops: [{device: eth0, weight: 257}]}]",
+            false,
+        ),
+        (
+            "name: t\nroutes: [{to: 10.0.0.0/8, nexthops: [{device: eth0, weight: 256}]}]",
+            true,
+        ),
+    ]
+    .into_iter()
+    .map(|(source, good)| (source.to_owned(), good))
+    .chain(
+        [
+            ("kind: gre", false),
+            ("remote: \"2001:db8::1\"", false),
+            ("remote: any", true),
+            ("ttl: 0", false),
+            ("ttl: 255", true),
+            ("ttl: inherit", true),
+            ("ttl: ~", false),
+            ("ttl: \"64\"", false),
+            ("tos: 256", false),
+            ("pmtudisc: 1", false),
+            ("fwmark: 4294967296", false),
+            ("fwmark: 4294967295", true),
+            ("mtu: 67", false),
+            ("mtu: auto", true),
+            ("state: on", false),
+            ("colour: red", false),
+        ]
+        .map(|(option, good)| (tunnel(option), good)),
+    )
+    .chain(
+        [
+            ("to: default", true),
+            ("to: 10.0.0.0/8, table: main", true),
+            ("to: everywhere", false),
+            ("to: 10.0.0.0/8, table: 255", false),
+            ("to: 10.0.0.0/8, table: local", false),
+            ("to: 10.0.0.0/8, metric: -1", false),
+            ("to: 10.0.0.0/8, metric: 4294967296", false),
+            ("to: 10.0.0.0/8, tos: 3", false),
+            ("to: 10.0.0.0/8, type: nat", false),
+            ("to: 10.0.0.0/8, mtu: 65521", false),
+            ("to: 10.0.0.0/8, advmss: 0", false),
+            ("to: 10.0.0.0/8, onlink: \"yes\"", false),
+        ]
+        .map(|(keys, good)| (route(keys), good)),
+    )
+    .collect();
+    for (source, good) in cases {
+        let value: Value = serde_yaml::from_str(&source).expect("a case is YAML");
+        assert_eq!(
+            validator.is_valid(&value),
+            good,
+            "the schema says of\n{source}"
+        );
+        let run = tunnelform(&["validate", "-"])
+            .write_stdin(source.clone())
+            .output();
+        let accepted = run.expect("tunnelform runs").status.success();
+        assert_eq!(accepted, good, "the program says of\n{source}");
+    }
+}
+
+/// How many changes the dry run of each example has where nothing of it exists yet.
+#[test]
+fn plans_of_the_examples_fit_their_schema() {
+    let validator = validator("plan");
+    let expected = BTreeMap::from([
+        ("blackhole-and-second-table.yaml", 6),
+        ("ecmp.yaml", 6),
+        ("point-to-point-peer.yaml", 3),
+        ("point-to-point.yaml", 3),
+        ("router.yaml", 10),
+        ("several-tunnels.yaml", 10),
+    ]);
+    let mut planned = BTreeMap::new();
+    for file in examples() {
+        let name = file.file_name().and_then(|name| name.to_str());
+        let name = name.expect("an example has a name").to_owned();
+        let path = format!("examples/{name}");
+        let plan = printed(&["apply", "--dry-run", "--output", "json", &path]);
+        let plan: Value = serde_json::from_str(&plan).expect("a plan is JSON");
+        let errors: Vec<String> = validator
+            .iter_errors(&plan)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{name}: {errors:#?}");
+        assert_eq!(plan["format_version"], 1);
+        assert_eq!(plan["dry_run"], true);
+        let changes = plan["changes"].as_array().expect("changes are a list");
+        assert!(
+            changes.iter().all(|change| change["action"] == "create"),
+            "{plan:#}"
+        );
+        assert_eq!(plan["counts"]["create"], changes.len());
+        planned.insert(name, changes.len());
+    }
+    let planned: BTreeMap<&str, usize> = planned
+        .iter()
+        .map(|(name, count)| (name.as_str(), *count))
+        .collect();
+    assert_eq!(planned, expected);
+}
