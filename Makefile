@@ -4,8 +4,9 @@ CARGO ?= cargo
 # Cargo reads CARGO_TARGET_DIR by itself.
 BINARY := $(or $(CARGO_TARGET_DIR),target)/release/tunnelform
 
-# user-mode-linux and kmod are for tests/with-ipip, where the machine's own kernel has no ipip; cargo links with cc.
-PACKAGES := user-mode-linux kmod iproute2 iputils-ping tcpdump \
+# user-mode-linux and kmod are for tests/with-ipip, where the machine's own kernel has no ipip; strace kills tunnelform
+# at a chosen system call; util-linux has unshare and setpriv; cargo links with cc.
+PACKAGES := user-mode-linux kmod iproute2 iputils-ping strace util-linux \
 	$(if $(shell command -v cc),,gcc libc6-dev)
 
 .DEFAULT_GOAL := help

@@ -356,7 +356,17 @@ impl Diff<'_> {
     /// Whether an undesired object with our mark, outside every tunnel, is ours: surely where the topology names it, or
     /// where no other topology is on this host.
     fn is_ours_outside(&mut self, named_in: impl Fn(&State) -> bool, object: &str) -> bool {
-        if self.others.is_empty() || named_in(self.known) {
+        if named_in(self.known) {
+            return true;
+        }
+        if self.others.is_empty() {
+            if self.desired.tunnels.is_empty() && self.wants_outside {
+                let protocol = self.terms.protocol;
+                self.found.warnings.push(format!(
+                    "{object} has our mark (protocol {protocol}) and is deleted: if another topology without tunnels \
+                     made it, give the two different `route_protocol`s"
+                ));
+            }
             return true;
         }
         let others: Vec<&str> = self.others.iter().map(String::as_str).collect();

@@ -9,16 +9,18 @@ use std::net::IpAddr;
 use super::model::Model;
 use super::{Action, Change, Delta, Part, Plan, Step};
 use crate::state::{
-    Address, AddressKey, AdminState, Endpoints, InterfaceName, Observed, Route, RouteKey, State,
+    Address, AddressKey, AdminState, Endpoints, InterfaceName, Kind, Observed, Route, RouteKey,
+    State,
 };
 
 pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     break_endpoint_cycles(plan, observed);
+    bind_again(plan, desired);
     let early = Early::new(plan);
     let mut run = Run::new(plan, desired, observed);
 
     run.remove(|change| early.removes(change));
-    let tunnels = in_endpoint_order(run.plan, observed, &early);
+    let tunnels = in_tunnel_order(run.plan, observed, &early);
     run.put(tunnels);
     run.put_back();
     run.put_all(|change| matches!(change, Change::Address(..)));
@@ -298,39 +300,55 @@ impl Early {
     }
 }
 
-/// Tunnels to put: each update once its endpoints are free, then the creations.
-fn in_endpoint_order(plan: &Plan, observed: &Observed, early: &Early) -> Vec<usize> {
+/// Tunnels to put, each after what it waits for: the tunnel that leaves the endpoints which it takes over, and the
+/// tunnel that is made anew and that it is bound to.
+fn in_tunnel_order(plan: &Plan, observed: &Observed, early: &Early) -> Vec<usize> {
     let mut held = holders(observed);
-    let (mut ready, mut waiting, mut created) = (Vec::new(), BTreeMap::new(), Vec::new());
-    for change in plan.changes.iter().filter(|change| early.removes(change)) {
-        if let Change::Tunnel(_, Delta::Delete { from, .. } | Delta::Replace { from, .. }) = change
+    let mut puts = BTreeMap::new();
+    for (index, change) in plan.changes.iter().enumerate() {
+        let Change::Tunnel(name, delta) = change else {
+            continue;
+        };
+        if let Delta::Delete { from, .. } | Delta::Replace { from, .. } = delta
+            && early.removes(change)
         {
             held.remove(&from.endpoints());
         }
-    }
-    for (index, change) in plan.changes.iter().enumerate() {
-        match change {
-            Change::Tunnel(name, Delta::Update { from, to }) => {
-                match held.get(&to.endpoints()).filter(|holder| *holder != name) {
-                    Some(_) => {
-                        waiting.insert(to.endpoints(), (index, from.endpoints()));
-                    }
-                    None => ready.push((index, from.endpoints())),
-                }
-            }
-            Change::Tunnel(_, delta) if delta.after().is_some() => created.push(index),
-            Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => {}
+        if let Some(to) = delta.after() {
+            puts.insert(
+                *name,
+                (index, to.endpoints(), matches!(delta, Delta::Update { .. })),
+            );
         }
     }
-    // Each update frees the endpoints that it leaves for the one that waits for them.
-    let mut ordered = Vec::new();
-    while let Some((index, freed)) = ready.pop() {
-        ordered.push(index);
-        ready.extend(waiting.remove(&freed));
+    let waits_for = |name: &InterfaceName| {
+        let (_, endpoints, _) = puts[name];
+        let leaves = held
+            .get(&endpoints)
+            .filter(|holder| *holder != name)
+            .copied();
+        let underlay = endpoints
+            .device
+            .filter(|device| puts.get(device).is_some_and(|(.., updated)| !updated));
+        leaves
+            .into_iter()
+            .chain(underlay)
+            .filter(|other| puts.contains_key(other))
+            .collect::<Vec<_>>()
+    };
+    let (mut ordered, mut visited) = (Vec::new(), BTreeSet::new());
+    for start in puts.keys() {
+        // Depth first, without recursion: a chain may be as long as there are tunnels.
+        let mut stack = vec![(*start, false)];
+        while let Some((name, ready)) = stack.pop() {
+            if ready {
+                ordered.push(puts[&name].0);
+            } else if visited.insert(name) {
+                stack.push((name, true));
+                stack.extend(waits_for(&name).into_iter().map(|other| (other, false)));
+            }
+        }
     }
-    // None is left but where a foreign tunnel holds the endpoints, which is a conflict.
-    ordered.extend(waiting.into_values().map(|(index, _)| index));
-    ordered.extend(created);
     ordered
 }
 
@@ -373,6 +391,41 @@ fn break_endpoint_cycles(plan: &mut Plan, observed: &Observed) {
             way.push(*next);
         }
         settled.extend(way);
+    }
+}
+
+/// A tunnel that is bound to one that is replaced stays bound to what is gone, until it's told of the new one.
+fn bind_again(plan: &mut Plan, desired: &State) {
+    let (mut replaced, mut changed) = (BTreeSet::new(), BTreeSet::new());
+    for change in &plan.changes {
+        if let Change::Tunnel(name, delta) = change {
+            changed.insert(*name);
+            if delta.action() == Action::Replace {
+                replaced.insert(*name);
+            }
+        }
+    }
+    for (name, to) in desired
+        .tunnels
+        .iter()
+        .filter(|(name, _)| !changed.contains(name))
+    {
+        if to
+            .endpoints()
+            .device
+            .is_some_and(|device| replaced.contains(&device))
+        {
+            let mut from = to.clone();
+            let Kind::Ipip(ipip) = &mut from.kind;
+            ipip.device = None;
+            plan.changes.push(Change::Tunnel(
+                *name,
+                Delta::Update {
+                    from,
+                    to: to.clone(),
+                },
+            ));
+        }
     }
 }
 

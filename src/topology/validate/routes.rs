@@ -243,6 +243,16 @@ impl<'a> Check<'a> {
                 problem.help = Some("write `to: ::/0` for the default route of IPv6".into());
             }
         }
+        let several = ipv6 && route.nexthops.len() > 1;
+        for (index, _) in hops
+            .iter()
+            .enumerate()
+            .filter(|(_, hop)| several && hop.via.is_none())
+        {
+            let message = "a next hop without `via`: IPv6 takes none among several (`ip6_route_multipath_add`)";
+            self.error(&written.at("nexthops").index(index), message)
+                .help = Some("give the gateway, or one route with `device` alone".into());
+        }
         for (key, given) in [("scope", route.scope.is_some()), ("tos", route.tos.0 != 0)] {
             if given && ipv6 {
                 self.error(&written.at(key), format!("IPv6 routes have no `{key}`"));
@@ -484,7 +494,7 @@ mod tests {
                 &["are of two families"],
             ),
             (
-                "- {to: \"2001:db8::/32\", nexthops: [{device: a}, {via: »192.0.2.1, device: a}]}",
+                "- {to: \"2001:db8::/32\", nexthops: [{via: \"2001:db8:1::1\", device: a}, {via: »192.0.2.1, device: a}]}",
                 &["are of two families"],
             ),
             (
@@ -526,6 +536,11 @@ mod tests {
                 &["is link-local: it means nothing without its `device`"],
             ),
             ("- {to: default, via: \"fe80::1\", device: a}", &[]),
+            (
+                "- {to: \"2001:db8::/32\", nexthops: [»{device: a}, {via: \"2001:db8:1::1\", device: b}]}",
+                &["a next hop without `via`"],
+            ),
+            ("- {to: \"2001:db8::/32\", nexthops: [{device: a}]}", &[]),
             (
                 "- {to: default, via: 169.254.1.1, device: a, onlink: true}",
                 &[],
