@@ -23,6 +23,9 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
 
+/// Seconds for all tests together: several times what a slow machine takes.
+const TIME_LIMIT: u32 = 3000;
+
 /// What `tests/with-ipip` sets for the command that it runs.
 const INSIDE: &str = "TUNNELFORM_KERNEL";
 
@@ -65,6 +68,7 @@ fn on_a_kernel() -> ExitCode {
     let status = Command::new(&with_ipip)
         .arg(this)
         .args(std::env::args_os().skip(1))
+        .env("TUNNELFORM_KERNEL_TIMEOUT", TIME_LIMIT.to_string())
         .status()
         .unwrap_or_else(|error| panic!("can't run {}: {error}", with_ipip.display()));
     let code = status
