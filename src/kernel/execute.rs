@@ -217,7 +217,10 @@ impl Run<'_> {
             }
         }
         self.flush()?;
-        if let Some(Err(refusal)) = self.channel.transact(&[link::delete_group(group)])?.pop() {
+        let answer = self.channel.transact(&[link::delete_group(group)])?.pop();
+        if let Some(Err(refusal)) =
+            answer.filter(|answer| !matches!(answer, Err(no) if is_gone(no)))
+        {
             for change in moved {
                 self.outcomes[change] = failed(&refusal);
             }

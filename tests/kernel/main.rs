@@ -4,6 +4,7 @@
 //! all tests. `ip` is the independent witness: no test believes what tunnelform says of itself alone.
 
 mod attributes;
+mod commands;
 mod drift;
 mod effects;
 mod failure;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 fn trials() -> Vec<Trial> {
     [
         seed::trials(),
+        commands::trials(),
         attributes::trials(),
         ownership::trials(),
         drift::trials(),
