@@ -15,6 +15,9 @@ const MAX_MTU: u32 = 65535 - 15;
 /// And the segment size to this.
 const MAX_ADVMSS: u32 = 65535 - 40;
 
+/// An attribute's length has 16 bits, and an IPv6 next hop takes 28 bytes of it; far more than anybody balances over.
+const MAX_NEXT_HOPS: usize = 1024;
+
 /// A route with the place where it's written.
 #[derive(Clone, Copy)]
 pub(super) struct Written<'a> {
@@ -226,6 +229,11 @@ impl<'a> Check<'a> {
         if let Some(advmss) = route.advmss.filter(|mss| !(1..=MAX_ADVMSS).contains(mss)) {
             let message = format!("`advmss` is 1 to {MAX_ADVMSS} bytes, found {advmss}");
             self.error(&written.at("advmss"), message);
+        }
+        if route.nexthops.len() > MAX_NEXT_HOPS {
+            let found = route.nexthops.len();
+            let message = format!("a route has at most {MAX_NEXT_HOPS} next hops, found {found}");
+            self.error(&written.at("nexthops"), message);
         }
     }
 
@@ -547,6 +555,20 @@ mod tests {
             ),
             ("- {to: 224.0.0.0/4, device: a}", &[]),
         ]);
+    }
+
+    #[test]
+    fn next_hops_fit_into_a_message() {
+        for (count, expected) in [(1024, 0), (1025, 1)] {
+            let hops = vec!["{via: 192.0.2.1, device: a}"; count].join(", ");
+            let source = format!("name: t\nroutes: [{{to: 10.0.0.0/8, nexthops: [{hops}]}}]");
+            let problems = crate::topology::Topology::parse("test.yaml", &source).err();
+            assert_eq!(
+                problems.map_or(0, |problems| problems.list.len()),
+                expected,
+                "{count}"
+            );
+        }
     }
 
     #[test]
