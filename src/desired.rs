@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::state::{
-    Address, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed, Route,
-    RouteKey, RouteType, Scope, State, Tunnel,
+    Address, AddressKey, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
+    Observed, Route, RouteKey, RouteType, Scope, State, Tunnel,
 };
 use crate::topology::{self, Effective, Mtu, Topology, TunnelKind};
 
@@ -43,12 +43,12 @@ pub fn lookups(topology: &Topology) -> BTreeSet<IpAddr> {
 
 /// The state that `topology` wants on the host that was observed.
 pub fn desired(topology: &Topology, host: &Observed) -> State {
-    let holders = host
-        .state
-        .addresses
-        .keys()
-        .map(|key| (key.local, key.device))
-        .collect();
+    let on_underlay = |key: &&AddressKey| {
+        let tunnel = host.state.tunnels.contains_key(&key.device);
+        !tunnel && !topology.tunnels.contains_key(&key.device)
+    };
+    let keys = host.state.addresses.keys().filter(on_underlay);
+    let holders = keys.map(|key| (key.local, key.device)).collect();
     let mut build = Build {
         topology,
         host,
@@ -71,7 +71,7 @@ pub fn desired(topology: &Topology, host: &Observed) -> State {
 struct Build<'a> {
     topology: &'a Topology,
     host: &'a Observed,
-    /// The host's addresses, with their devices.
+    /// The host's addresses with their devices, but for tunnels: an unnumbered one borrows the underlay's.
     holders: BTreeMap<IpAddr, InterfaceName>,
     /// The networks of the host's and the topology's addresses, with their devices.
     networks: BTreeMap<IpNet, InterfaceName>,
@@ -82,29 +82,50 @@ impl Build<'_> {
         self.topology.route_protocol.0
     }
 
-    /// After the routes, which `mtu: auto` follows.
+    /// After the routes, which `mtu: auto` follows. A tunnel comes after the one that it is bound to, whose MTU it needs.
     fn tunnels(&self, state: &mut State) {
-        for (&name, tunnel) in &self.topology.tunnels {
-            let options = self.topology.tunnel(tunnel);
-            let mtu = match options.get(|t| &t.mtu) {
-                Some(Mtu::Bytes(bytes)) => bytes,
-                Some(Mtu::Auto) | None => self.automatic_mtu(name, &options, state),
-            };
-            let kind = match options.get(|t| &t.kind).unwrap_or_default() {
-                TunnelKind::Ipip => Kind::Ipip(ipip(&options)),
-            };
-            let alias = self.topology.name.alias();
-            let admin_state = admin_state(&options);
-            state.tunnels.insert(
-                name,
-                Tunnel {
-                    kind,
-                    mtu,
-                    state: admin_state,
-                    alias,
-                },
-            );
+        let underlay = |name: &InterfaceName| {
+            self.topology
+                .tunnels
+                .get(name)
+                .and_then(|tunnel| self.topology.tunnel(tunnel).get(|t| &t.device))
+        };
+        let mut waiting: Vec<InterfaceName> = self.topology.tunnels.keys().copied().collect();
+        while !waiting.is_empty() {
+            let before: BTreeSet<InterfaceName> = waiting.iter().copied().collect();
+            waiting.retain(|name| {
+                let ready = underlay(name).is_none_or(|device| !before.contains(&device));
+                if ready {
+                    self.tunnel(*name, state);
+                }
+                !ready
+            });
+            if waiting.len() == before.len() {
+                // Bound to one another in a circle, which validation refuses.
+                waiting.drain(..).for_each(|name| self.tunnel(name, state));
+            }
         }
+    }
+
+    fn tunnel(&self, name: InterfaceName, state: &mut State) {
+        let options = self.topology.tunnel(&self.topology.tunnels[&name]);
+        let mtu = match options.get(|t| &t.mtu) {
+            Some(Mtu::Bytes(bytes)) => bytes,
+            Some(Mtu::Auto) | None => self.automatic_mtu(name, &options, state),
+        };
+        let kind = match options.get(|t| &t.kind).unwrap_or_default() {
+            TunnelKind::Ipip => Kind::Ipip(ipip(&options)),
+        };
+        let alias = self.topology.name.alias();
+        state.tunnels.insert(
+            name,
+            Tunnel {
+                kind,
+                mtu,
+                state: admin_state(&options),
+                alias,
+            },
+        );
     }
 
     /// What the outer path carries, less the outer header.
@@ -112,7 +133,11 @@ impl Build<'_> {
         let remote = options.get(|t| &t.remote).and_then(|end| end.address());
         let local = options.get(|t| &t.local).and_then(|end| end.address());
         let underlay = match options.get(|t| &t.device) {
-            Some(device) => self.device_mtu(device),
+            Some(device) => state
+                .tunnels
+                .get(&device)
+                .map(|tunnel| tunnel.mtu)
+                .or_else(|| self.device_mtu(device)),
             None => remote
                 .and_then(|remote| self.path_mtu(name, remote, state))
                 .or_else(|| local.and_then(|local| self.device_mtu(self.device_with(local)?))),

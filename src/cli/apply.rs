@@ -207,7 +207,7 @@ impl Options {
         for failure in &failures {
             complain(terminal, failure);
         }
-        if failures.is_empty() && !pass.left.conflicts.is_empty() {
+        if pass.rounds.is_empty() && !pass.left.conflicts.is_empty() {
             complain(
                 terminal,
                 &format!("nothing was changed: {}", conflicts(&pass.left)),

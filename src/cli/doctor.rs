@@ -261,8 +261,7 @@ fn sysctls(observed: &Observed) -> Vec<Check> {
         let found = format!(
             "strict on {list}: packets that come in where their answers don't go out are dropped"
         );
-        let command =
-            format!("for d in all {list}; do sysctl -w net.ipv4.conf.$d.rp_filter=2; done");
+        let command = format!("for d in {list}; do sysctl -w net.ipv4.conf.$d.rp_filter=2; done");
         Check::warn(NAME, found, command)
     });
     checks

@@ -110,6 +110,14 @@ impl Status {
 impl Report {
     fn new(topology: &Topology, look: &Look) -> Self {
         let standing = Grouped::new(look);
+        let of_tunnel = |object: &str| object.strip_prefix("tunnel ").is_some();
+        let conflicts = look
+            .plan
+            .conflicts
+            .iter()
+            .filter(|conflict| !of_tunnel(&conflict.object));
+        let conflicts = conflicts
+            .map(|conflict| format!("  conflict: {}: {}", conflict.object, conflict.found));
         Self {
             format_version: 1,
             owner: topology.name.to_string(),
@@ -129,6 +137,7 @@ impl Report {
                     .iter()
                     .copied()
                     .map(differs)
+                    .chain(conflicts)
                     .collect(),
             },
             warnings: look.plan.warnings.clone(),

@@ -20,6 +20,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_GROUP: u16 = 27;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFF_UP: u32 = 1;
@@ -32,6 +34,8 @@ const IPPROTO_MPLS: u8 = 137;
 pub(super) struct RawLink<'a> {
     pub(super) name: InterfaceName,
     pub(super) device: Device,
+    /// Those that could be a device's name; an alternative one may be longer.
+    pub(super) alternative_names: Vec<InterfaceName>,
     data: Option<&'a [u8]>,
 }
 
@@ -50,6 +54,7 @@ pub(super) fn dump(counters: bool) -> RouteNetlinkMessage {
 pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
     let (header, attributes) = wire::split::<16>(payload)?;
     let (mut name, mut data) = (None, None);
+    let mut alternative_names = Vec::new();
     let mut device = Device {
         index: wire::u32(&header[4..])?,
         kind: String::new(),
@@ -66,6 +71,13 @@ pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
             (IFLA_IFALIAS, value) => device.alias = wire::text(value),
             (IFLA_GROUP, value) => device.group = wire::u32(value)?,
             (IFLA_STATS64, value) => device.counters = counters(value)?,
+            (IFLA_PROP_LIST, value) => {
+                for property in wire::attributes(value) {
+                    if let (IFLA_ALT_IFNAME, value) = property? {
+                        alternative_names.extend(InterfaceName::from_kernel(value));
+                    }
+                }
+            }
             (IFLA_LINKINFO, value) => {
                 for info in wire::attributes(value) {
                     match info? {
@@ -79,7 +91,12 @@ pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
         }
     }
     let name = name.ok_or_else(|| wire::malformed("a device without a name"))?;
-    Ok(RawLink { name, device, data })
+    Ok(RawLink {
+        name,
+        device,
+        alternative_names,
+        data,
+    })
 }
 
 /// `struct rtnl_link_stats64`, as far as it is shown.

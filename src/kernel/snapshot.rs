@@ -47,12 +47,18 @@ fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Resu
     struct Seen {
         devices: BTreeMap<InterfaceName, Device>,
         tunnels: Vec<(InterfaceName, Vec<u8>)>,
+        alternative_names: BTreeMap<InterfaceName, InterfaceName>,
     }
     let seen = channel.dump(&link::dump(counters), |seen: &mut Seen, _, payload| {
         let raw = link::decode(payload)?;
         if raw.is_tunnel() {
             seen.tunnels.push((raw.name, raw.data().to_vec()));
         }
+        seen.alternative_names.extend(
+            raw.alternative_names
+                .into_iter()
+                .map(|other| (other, raw.name)),
+        );
         seen.devices.insert(raw.name, raw.device);
         Ok(())
     })?;
@@ -70,6 +76,7 @@ fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Resu
                 .insert(name, link::tunnel(device, &data, name_of)?);
         }
     }
+    observed.alternative_names = seen.alternative_names;
     observed.devices = seen.devices;
     Ok(names)
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dependents::{Dependents, is_kernels_link_local};
 use super::{Change, Conflict, Delta, Terms, in_place};
 use crate::state::{
-    Address, AddressKey, Endpoints, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
+    Address, AddressKey, Endpoints, InterfaceName, Observed, Route, RouteKey, RouteType, State,
+    Tunnel,
 };
 use crate::topology::Owner;
 
@@ -87,7 +88,14 @@ impl Diff<'_> {
                 self.observed.devices.get(&name),
                 self.observed.state.tunnels.get(&name),
             ) {
-                (None, _) => self.tunnel(name, Delta::Create(to.clone())),
+                (None, _) => match self.observed.alternative_names.get(&name) {
+                    None => self.tunnel(name, Delta::Create(to.clone())),
+                    Some(device) => self.conflict(
+                        format!("tunnel {name}"),
+                        format!("it is an alternative name of the device {device}"),
+                        format!("choose another name, or `ip link property del dev {device} altname {name}`"),
+                    ),
+                },
                 (Some(_), Some(from)) if from == to => {}
                 (Some(_), Some(from)) if from.alias == self.alias || self.terms.adopt => {
                     self.tunnel(name, in_place::change_tunnel(from, to));
@@ -159,7 +167,8 @@ impl Diff<'_> {
             .tunnels
             .iter()
             .filter(|(name, tunnel)| {
-                tunnel.alias != self.alias && !self.desired.tunnels.contains_key(name)
+                let stays = tunnel.alias != self.alias || !self.terms.prune;
+                stays && !self.desired.tunnels.contains_key(name)
             })
             .map(|(name, tunnel)| (tunnel.endpoints(), *name))
             .collect();
@@ -181,10 +190,16 @@ impl Diff<'_> {
                 self.address(key, Delta::Create(to.clone()));
                 continue;
             };
-            let ours =
-                self.desired.tunnels.contains_key(&key.device) || from.protocol == to.protocol;
-            if from == to {
-            } else if ours || self.terms.adopt {
+            // On a tunnel of ours the device tells the owner, and the kernel can't change an IPv4 address's mark.
+            let on_our_tunnel = self.desired.tunnels.contains_key(&key.device);
+            let but_for_the_mark = Address {
+                protocol: to.protocol,
+                ..from.clone()
+            };
+            // Without marks every address looks alike, and none is known to be ours.
+            let marked = self.observed.marks_addresses && from.protocol == to.protocol;
+            if from == to || (on_our_tunnel && but_for_the_mark == *to) {
+            } else if on_our_tunnel || marked || self.terms.adopt {
                 self.address(key, in_place::change_address(key, from, to));
             } else {
                 let found = format!(
@@ -240,7 +255,8 @@ impl Diff<'_> {
         if self.desired.tunnels.contains_key(&device) {
             return Some(Whose::Ours);
         }
-        let alias = &self.observed.devices.get(&device)?.alias;
+        // An alias on anything but a tunnel is somebody's joke, not our mark.
+        let alias = &self.observed.state.tunnels.get(&device)?.alias;
         match Owner::of_alias(alias) {
             Some(_) if *alias == self.alias => Some(Whose::Ours),
             Some(_) => Some(Whose::Theirs),
@@ -317,10 +333,9 @@ impl Diff<'_> {
             .iter()
             .filter(|(key, _)| !self.desired.routes.contains_key(key))
             .map(|(key, route)| (*key, route));
-        for (key, from) in undesired
-            .chain(extra)
-            .filter(|(_, route)| route.protocol == self.terms.protocol)
-        {
+        for (key, from) in undesired.chain(extra).filter(|(_, route)| {
+            route.protocol == self.terms.protocol && route.kind != RouteType::Other
+        }) {
             if from.devices().any(|device| self.is_being_deleted(device)) {
                 continue;
             }
@@ -359,6 +374,13 @@ impl Diff<'_> {
         if named_in(self.known) {
             return true;
         }
+        if self.owns_nothing_here() {
+            self.found.warnings.push(format!(
+                "{object} has our mark, but no tunnel here is {}'s: left alone (destroy with the topology's file takes it)",
+                self.terms.owner
+            ));
+            return false;
+        }
         if self.others.is_empty() {
             if self.desired.tunnels.is_empty() && self.wants_outside {
                 let protocol = self.terms.protocol;
@@ -387,6 +409,14 @@ impl Diff<'_> {
             ));
         }
         false
+    }
+
+    /// Whether nothing tells that the owner is at home here: a destruction by a name that may be misspelt.
+    fn owns_nothing_here(&self) -> bool {
+        let owned = |tunnel: &Tunnel| tunnel.alias == self.alias;
+        self.known.is_empty()
+            && self.desired.is_empty()
+            && !self.observed.state.tunnels.values().any(owned)
     }
 
     /// Devices that desired objects need and nobody makes.

@@ -132,32 +132,48 @@ impl<'a> Model<'a> {
         {
             self.forget_address(key);
         }
-        for key in self.through.get(&device).cloned().unwrap_or_default() {
-            let only = |route: &Route| route.devices().all(|on| on == device);
-            if self.state.routes.get(&key).is_some_and(only) {
-                self.state.routes.remove(&key);
-            }
-        }
+        self.drop_routes_only_through(device, |_| true);
     }
 
-    /// An address that goes may take along the secondaries of its network.
+    /// An address that goes may take along the secondaries of its network. With a device's last IPv4 address go its IPv4
+    /// routes, as if it were set down (`fib_inetaddr_event` in `net/ipv4/fib_frontend.c`).
     fn drop_address(&mut self, key: AddressKey) {
         let Some(address) = self.state.addresses.get(&key) else {
             return;
         };
         let network = address.network(&key);
         self.forget_address(key);
-        if self.secondaries.contains(&key) {
-            return;
+        if !self.secondaries.contains(&key) {
+            for other in self.addresses_on(key.device) {
+                let theirs = self
+                    .state
+                    .addresses
+                    .get(&other)
+                    .and_then(|value| value.network(&other));
+                if self.secondaries.contains(&other) && theirs == network {
+                    self.forget_address(other);
+                }
+            }
         }
-        for other in self.addresses_on(key.device) {
-            let theirs = self
-                .state
-                .addresses
-                .get(&other)
-                .and_then(|value| value.network(&other));
-            if self.secondaries.contains(&other) && theirs == network {
-                self.forget_address(other);
+        let any_left = self
+            .addresses_on(key.device)
+            .iter()
+            .any(|other| other.local.is_ipv4());
+        if key.local.is_ipv4() && !any_left {
+            self.drop_routes_only_through(key.device, |route| route.to.addr().is_ipv4());
+        }
+    }
+
+    /// Of several next hops those on the device are dead until it has an address again, or is up.
+    fn drop_routes_only_through(
+        &mut self,
+        device: InterfaceName,
+        of_family: impl Fn(&RouteKey) -> bool,
+    ) {
+        for key in self.through.get(&device).cloned().unwrap_or_default() {
+            let only = |route: &Route| route.devices().all(|on| on == device);
+            if of_family(&key) && self.state.routes.get(&key).is_some_and(only) {
+                self.state.routes.remove(&key);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::model::Model;
 use super::{Action, Change, Delta, Part, Plan, Step};
 use crate::state::{
     Address, AddressKey, AdminState, Endpoints, InterfaceName, Kind, Observed, Route, RouteKey,
-    State,
+    RouteType, State,
 };
 
 pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
@@ -23,18 +23,13 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     let tunnels = in_tunnel_order(run.plan, observed, &early);
     run.put(tunnels);
     run.put_back();
-    run.put_all(|change| matches!(change, Change::Address(..)));
-    // A gateway is reached by way of a route without one.
-    run.put_all(|change| matches!(change, Change::Route(..)) && !has_gateway(change));
-    run.put_all(|change| matches!(change, Change::Route(..)) && has_gateway(change));
+    run.put_in_order();
 
     run.remove(|change| matches!(change, Change::Route(..)));
     run.remove(|change| matches!(change, Change::Address(..)));
     run.remove(|change| matches!(change, Change::Tunnel(..)));
-    let before = run.plan.changes.len();
     run.put_back();
-    let late: Vec<usize> = (before..run.plan.changes.len()).collect();
-    run.put(late);
+    run.put_in_order();
 }
 
 /// Steps as they are chosen, with the state that they lead to.
@@ -94,6 +89,13 @@ impl<'a> Run<'a> {
                 self.step(index, Part::Remove);
             }
         }
+    }
+
+    /// Addresses, then routes without a gateway, by way of which gateways are reached, then the others.
+    fn put_in_order(&mut self) {
+        self.put_all(|change| matches!(change, Change::Address(..)));
+        self.put_all(|change| matches!(change, Change::Route(..)) && !has_gateway(change));
+        self.put_all(|change| matches!(change, Change::Route(..)) && has_gateway(change));
     }
 
     fn put_all(&mut self, chosen: impl Fn(&Change) -> bool) {
@@ -201,6 +203,11 @@ impl<'a> Run<'a> {
                 warnings.push(format!(
                     "route {key} (protocol {protocol}) prefers the source {src} and goes with it"
                 ));
+                continue;
+            }
+            if to.kind == RouteType::Other {
+                let protocol = to.protocol;
+                warnings.push(format!("route {key} (protocol {protocol}) is dropped by the kernel, and of a type that tunnelform can't put back"));
                 continue;
             }
             if to.other_attributes {

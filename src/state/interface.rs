@@ -59,7 +59,7 @@ impl FromStr for InterfaceName {
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         // isspace() of the kernel is Latin-1's: it takes U+00A0's byte for a space wherever that stands in UTF-8.
-        let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || drives_terminal(c);
         if text.is_empty() {
             return Err(InvalidName::Empty);
         }

@@ -18,6 +18,8 @@ pub struct Observed {
     pub secondaries: BTreeSet<AddressKey>,
     /// Every network device, tunnels included.
     pub devices: BTreeMap<InterfaceName, Device>,
+    /// Alternative names of devices (`ip link property add … altname`), which a device's name can't be.
+    pub alternative_names: BTreeMap<InterfaceName, InterfaceName>,
     /// The way to each address that was asked for (remotes, gateways). One without a route is missing.
     pub paths: BTreeMap<IpAddr, Path>,
     /// Whether addresses can carry a mark (`IFA_PROTO`, Linux 5.18).

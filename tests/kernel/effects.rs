@@ -14,6 +14,7 @@ trials![
     renamed,
     address_moves_between_tunnels,
     underlay_of_our_own,
+    last_address_replaced,
 ];
 
 fn hq(body: &str) -> String {
@@ -270,4 +271,25 @@ fn underlay_of_our_own() {
     }
     host.apply(&hq(""));
     assert!(host.seen().tunnels().is_empty());
+}
+
+/// With a device's last IPv4 address the kernel drops every route over it. Ours and others' are put back in the same run,
+/// and the plan says so.
+fn last_address_replaced() {
+    let world = World::new();
+    let host = world.lone();
+    let topology = "name: hq
+tunnels: {tun1: {local: 192.168.10.2, remote: 192.168.20.2, addresses: [10.10.100.1/24], routes: [10.244.2.0/24]}}";
+    host.apply(topology);
+    host.ip("route add 10.50.0.0/16 dev tun1 proto bird");
+    host.does(
+        &topology.replace("100.1/24", "100.7/24"),
+        &[
+            "create address 10.10.100.7/24 on tun1",
+            "delete address 10.10.100.1/24 on tun1",
+            "restore route 10.244.2.0/24",
+            "restore route 10.50.0.0/16",
+        ],
+    );
+    assert_eq!(host.seen().route("10.50.0.0/16")["protocol"], "bird");
 }

@@ -9,7 +9,9 @@ trials![
     follows_a_route,
     follows_our_own_route,
     of_a_multipoint_tunnel,
-    over_a_tunnel_of_ours
+    over_a_tunnel_of_ours,
+    of_an_unnumbered_tunnel,
+    of_nested_tunnels,
 ];
 
 fn hq(tunnel: &str, rest: &str) -> String {
@@ -119,5 +121,33 @@ fn over_a_tunnel_of_ours() {
         host.apply(&file(mtu));
         host.settled(&file(mtu));
         assert_eq!(host.seen().link("tun2")["mtu"], json!(shown), "{mtu}");
+    }
+}
+
+/// A tunnel that borrows the underlay's address is no underlay of its own.
+fn of_an_unnumbered_tunnel() {
+    let world = World::new();
+    let host = world.lone();
+    host.apply("name: hq\ntunnels: {tun1: {local: 192.168.10.2, addresses: [192.168.10.2/32]}}");
+    assert_eq!(host.seen().link("tun1")["mtu"], 1480);
+}
+
+/// Each tunnel in a tunnel carries 20 bytes less, and one plan knows it.
+fn of_nested_tunnels() {
+    let world = World::new();
+    let host = world.lone();
+    let mut topology = "name: hq\ntunnels:\n".to_owned();
+    for (name, device, n) in [
+        ("d", "eth0", 1),
+        ("c", "d", 2),
+        ("b", "c", 3),
+        ("a", "b", 4),
+    ] {
+        topology +=
+            &format!("  {name}: {{local: 10.9.{n}.1, remote: 10.9.{n}.2, device: {device}}}\n");
+    }
+    host.apply(&topology);
+    for (name, mtu) in [("d", 1480), ("c", 1460), ("b", 1440), ("a", 1420)] {
+        assert_eq!(host.seen().link(name)["mtu"], mtu, "{name}");
     }
 }

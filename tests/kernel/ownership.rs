@@ -12,6 +12,7 @@ trials![
     two_topologies_outside_tunnels,
     destroy_by_owner,
     destroy_takes_only_what_is_marked,
+    alternative_name,
 ];
 
 const FOREIGN: &str = "
@@ -384,4 +385,17 @@ fn destroy_takes_only_what_is_marked() {
     );
     host.tunnelform(&["destroy", "-"], &file).ok();
     assert_same(&host.seen(), &before);
+}
+
+/// A tunnel can't have a name by which the kernel knows another device; that device isn't marked as ours.
+fn alternative_name() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link property add dev eth0 altname tun1");
+    let before = host.seen();
+    let topology = "name: hq\ntunnels: {tun1: {local: 192.168.10.2, remote: 192.168.20.2}}";
+    host.try_apply(topology, &[])
+        .exits(1)
+        .says("it is an alternative name of the device eth0");
+    assert_eq!(host.seen().link("eth0"), before.link("eth0"));
 }

@@ -63,9 +63,10 @@ fn topologies() {
     for case in 0..CASES {
         damage(&host, &mut random);
         let topology = topology(&mut random);
-        println!("--- case {case} of seed {seed}\n{topology}");
+        let shown = Shown(format!("case {case} of seed {seed}:\n{topology}"));
         changes += host.apply(&topology).changes().len();
         same(&foreign, &host.seen());
+        drop(shown);
     }
     assert!(
         changes > LEAST_CHANGES,
@@ -78,6 +79,17 @@ fn topologies() {
         "{:?}",
         host.seen().tunnels()
     );
+}
+
+/// The case in hand, shown if it fails.
+struct Shown(String);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
 }
 
 fn now() -> u64 {

@@ -172,6 +172,9 @@ struct Outer {
     through: Vec<InterfaceName>,
 }
 
+/// Tunnels in tunnels beyond which no circle is looked for: the kernel drops packets at the eighth (`XMIT_RECURSION_LIMIT`).
+const DEEPEST: usize = 32;
+
 /// The tunnels that lead from `start` back to it, the shortest way; itself not among them.
 fn circle(
     start: InterfaceName,
@@ -179,7 +182,7 @@ fn circle(
 ) -> Option<Vec<InterfaceName>> {
     let mut seen = BTreeSet::new();
     let mut trails = vec![(start, Vec::new())];
-    while !trails.is_empty() {
+    for _ in 0..DEEPEST {
         let mut longer = Vec::new();
         for (last, trail) in trails {
             for next in outer.get(&last).map_or(&[][..], |way| &way.through) {
