@@ -207,7 +207,7 @@ fn any_route() -> impl Strategy<Value = (RouteKey, Route)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn tunnels(tunnel in tunnel()) {
