@@ -84,6 +84,11 @@ impl Plan {
 
     /// The line of counts.
     pub fn summary(&self) -> String {
+        match self.conflicts.len() {
+            0 => {}
+            1 => return "1 conflict: nothing can be changed.".into(),
+            count => return format!("{count} conflicts: nothing can be changed."),
+        }
         if self.is_empty() {
             return "No changes.".into();
         }
