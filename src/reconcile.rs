@@ -81,17 +81,13 @@ fn compare(
     let (desired, plan) = match goal {
         Goal::Topology(topology) => {
             let desired = desired(topology, &observed);
-            let plan = plan(&desired, &desired, &observed, terms);
+            let plan = plan(&desired, Some(&desired), &observed, terms);
             (desired, plan)
         }
         Goal::Nothing(known) => {
-            let known = known
-                .map(|topology| desired(topology, &observed))
-                .unwrap_or_default();
-            (
-                State::default(),
-                plan(&State::default(), &known, &observed, terms),
-            )
+            let known = known.map(|topology| desired(topology, &observed));
+            let plan = plan(&State::default(), known.as_ref(), &observed, terms);
+            (State::default(), plan)
         }
     };
     Ok(Look {

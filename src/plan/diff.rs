@@ -19,7 +19,7 @@ pub(super) struct Difference {
 
 pub(super) fn diff(
     desired: &State,
-    known: &State,
+    known: Option<&State>,
     observed: &Observed,
     terms: &Terms,
 ) -> Difference {
@@ -71,7 +71,8 @@ enum Whose {
 
 struct Diff<'a> {
     desired: &'a State,
-    known: &'a State,
+    /// What the topology names; `None`: its file is lost.
+    known: Option<&'a State>,
     observed: &'a Observed,
     terms: &'a Terms,
     alias: String,
@@ -371,7 +372,7 @@ impl Diff<'_> {
     /// Whether an undesired object with our mark, outside every tunnel, is ours: surely where the topology names it, or
     /// where no other topology is on this host.
     fn is_ours_outside(&mut self, named_in: impl Fn(&State) -> bool, object: &str) -> bool {
-        if named_in(self.known) {
+        if self.known.is_some_and(named_in) {
             return true;
         }
         if self.owns_nothing_here() {
@@ -414,9 +415,7 @@ impl Diff<'_> {
     /// Whether nothing tells that the owner is at home here: a destruction by a name that may be misspelt.
     fn owns_nothing_here(&self) -> bool {
         let owned = |tunnel: &Tunnel| tunnel.alias == self.alias;
-        self.known.is_empty()
-            && self.desired.is_empty()
-            && !self.observed.state.tunnels.values().any(owned)
+        self.known.is_none() && !self.observed.state.tunnels.values().any(owned)
     }
 
     /// Devices that desired objects need and nobody makes.

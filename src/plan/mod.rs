@@ -138,8 +138,8 @@ pub enum Effect {
 
 /// Compares desired with observed.
 ///
-/// `known`: what the topology holds, where that is more than `desired` (a topology that is being destroyed).
-pub fn plan(desired: &State, known: &State, observed: &Observed, terms: &Terms) -> Plan {
+/// `known`: what the topology names, which is more than `desired` where it is being destroyed; `None`: nobody knows.
+pub fn plan(desired: &State, known: Option<&State>, observed: &Observed, terms: &Terms) -> Plan {
     let diff::Difference {
         changes,
         conflicts,
