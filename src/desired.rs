@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::state::{
-    Address, AddressKey, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
-    Observed, Route, RouteKey, RouteType, Scope, State, Tunnel,
+    Address, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed, Route,
+    RouteKey, RouteType, Scope, State, Tunnel,
 };
-use crate::topology::{self, Effective, Mtu, Topology, TunnelKind};
+use crate::topology::{self, Effective, Endpoint, Host, Mtu, PeerRoute, Topology, TunnelKind};
 
 /// Bytes that an ipip tunnel puts before a packet: one IPv4 header without options (RFC 2003 section 3).
 const IPIP_OVERHEAD: u32 = 20;
@@ -18,9 +18,25 @@ const DEFAULT_UNDERLAY_MTU: u32 = 1500;
 /// The range of a tunnel's MTU (`ETH_MIN_MTU` to `IP_MAX_MTU` less the outer header, `net/ipv4/ip_tunnel.c`).
 const TUNNEL_MTU: std::ops::RangeInclusive<u32> = 68..=65515;
 
+/// A fact about the host that the topology needs and the host doesn't have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unmet {
+    /// A tunnel's `local` is to be looked up on a device that has no address.
+    #[error(
+        "tunnel {tunnel}: its `local` is the first IPv4 address of {device}, and {device} has none here"
+    )]
+    NoAddress {
+        /// The tunnel.
+        tunnel: InterfaceName,
+        /// The device.
+        device: InterfaceName,
+    },
+}
+
 /// The addresses whose way through the underlay [`desired`] wants to know: remotes that `mtu: auto` depends on, and
 /// gateways without a device.
-pub fn lookups(topology: &Topology) -> BTreeSet<IpAddr> {
+pub fn lookups(host: &Host) -> BTreeSet<IpAddr> {
+    let topology = &host.topology;
     let remotes = topology.tunnels.values().filter_map(|tunnel| {
         let options = topology.tunnel(tunnel);
         let automatic = matches!(options.get(|t| &t.mtu), None | Some(Mtu::Auto))
@@ -41,40 +57,53 @@ pub fn lookups(topology: &Topology) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// The state that `topology` wants on the host that was observed.
-pub fn desired(topology: &Topology, host: &Observed) -> State {
-    let on_underlay = |key: &&AddressKey| {
-        let tunnel = host.state.tunnels.contains_key(&key.device);
-        !tunnel && !topology.tunnels.contains_key(&key.device)
-    };
-    let keys = host.state.addresses.keys().filter(on_underlay);
-    let holders = keys.map(|key| (key.local, key.device)).collect();
+/// The state that a host of the topology wants, with the facts of the one that was observed.
+///
+/// # Errors
+/// When the host lacks what the topology counts on.
+pub fn desired(host: &Host, observed: &Observed) -> Result<State, Unmet> {
+    let topology = &host.topology;
+    let mut state = State::default();
     let mut build = Build {
         topology,
-        host,
-        holders,
+        observed,
+        underlay: BTreeMap::new(),
         networks: BTreeMap::new(),
+        locals: BTreeMap::new(),
     };
-    let mut state = State::default();
     build.addresses(&mut state);
-    // What the topology says of a network comes last, and so wins.
-    for (key, address) in host.state.addresses.iter().chain(&state.addresses) {
+    for (key, address) in observed.state.addresses.iter().chain(&state.addresses) {
+        let network = address.network(key);
+        // What the topology says of a network comes last, and so wins.
         build
             .networks
-            .extend(address.network(key).map(|network| (network, key.device)));
+            .extend(network.map(|network| (network, key.device)));
+        let tunnel = observed.state.tunnels.contains_key(&key.device)
+            || topology.tunnels.contains_key(&key.device);
+        if !tunnel {
+            let place = (key.device, network);
+            build.underlay.entry(key.local).or_default().push(place);
+        }
     }
+    for (name, tunnel) in &topology.tunnels {
+        let local = build.local(*name, &topology.tunnel(tunnel))?;
+        build.locals.extend(local.map(|local| (*name, local)));
+    }
+    build.peers(host, &mut state);
     build.routes(&mut state);
     build.tunnels(&mut state);
-    state
+    Ok(state)
 }
 
 struct Build<'a> {
     topology: &'a Topology,
-    host: &'a Observed,
-    /// The host's addresses with their devices, but for tunnels: an unnumbered one borrows the underlay's.
-    holders: BTreeMap<IpAddr, InterfaceName>,
+    observed: &'a Observed,
+    /// The host's addresses with their devices and networks, but for tunnels: an unnumbered one borrows the underlay's.
+    underlay: BTreeMap<IpAddr, Vec<(InterfaceName, Option<IpNet>)>>,
     /// The networks of the host's and the topology's addresses, with their devices.
     networks: BTreeMap<IpNet, InterfaceName>,
+    /// The tunnels' outer source addresses.
+    locals: BTreeMap<InterfaceName, Ipv4Addr>,
 }
 
 impl Build<'_> {
@@ -114,7 +143,7 @@ impl Build<'_> {
             Some(Mtu::Auto) | None => self.automatic_mtu(name, &options, state),
         };
         let kind = match options.get(|t| &t.kind).unwrap_or_default() {
-            TunnelKind::Ipip => Kind::Ipip(ipip(&options)),
+            TunnelKind::Ipip => Kind::Ipip(self.ipip(name, &options)),
         };
         let alias = self.topology.name.alias();
         state.tunnels.insert(
@@ -128,10 +157,48 @@ impl Build<'_> {
         );
     }
 
+    fn ipip(&self, name: InterfaceName, options: &Effective) -> Ipip {
+        let defaults = Ipip::default();
+        Ipip {
+            local: self.locals.get(&name).copied(),
+            remote: options.get(|t| &t.remote).and_then(|end| end.address()),
+            device: options.get(|t| &t.device),
+            mode: options.get(|t| &t.mode).unwrap_or(Mode::Ipip),
+            ttl: options.get(|t| &t.ttl).unwrap_or(defaults.ttl),
+            tos: options.get(|t| &t.tos).unwrap_or(defaults.tos),
+            pmtudisc: options.get(|t| &t.pmtudisc).unwrap_or(defaults.pmtudisc),
+            fwmark: options.get(|t| &t.fwmark).unwrap_or(defaults.fwmark),
+            external: defaults.external,
+            encap: defaults.encap,
+        }
+    }
+
+    fn local(&self, tunnel: InterfaceName, options: &Effective) -> Result<Option<Ipv4Addr>, Unmet> {
+        let device = match options.get(|t| &t.local) {
+            Some(Endpoint::Device(device)) => device,
+            Some(end) => return Ok(end.address()),
+            None => return Ok(None),
+        };
+        let keys = self.observed.state.addresses.iter();
+        let on_device = keys.filter(|(key, address)| {
+            key.device == device
+                && address.scope == Scope::GLOBAL
+                && !self.observed.secondaries.contains(key)
+        });
+        let first = on_device.filter_map(|(key, _)| match key.local {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
+        match first.min() {
+            Some(address) => Ok(Some(address)),
+            None => Err(Unmet::NoAddress { tunnel, device }),
+        }
+    }
+
     /// What the outer path carries, less the outer header.
     fn automatic_mtu(&self, name: InterfaceName, options: &Effective, state: &State) -> u32 {
         let remote = options.get(|t| &t.remote).and_then(|end| end.address());
-        let local = options.get(|t| &t.local).and_then(|end| end.address());
+        let local = self.locals.get(&name).copied();
         let underlay = match options.get(|t| &t.device) {
             Some(device) => state
                 .tunnels
@@ -168,7 +235,7 @@ impl Build<'_> {
             .filter(|(_, device, _)| *device != tunnel);
         // A path through the tunnel itself would make its MTU shrink by 20 with each pass.
         let observed = self
-            .host
+            .observed
             .paths
             .get(&remote)
             .filter(|path| path.device != tunnel);
@@ -183,11 +250,12 @@ impl Build<'_> {
     }
 
     fn device_mtu(&self, device: InterfaceName) -> Option<u32> {
-        self.host.devices.get(&device).map(|device| device.mtu)
+        self.observed.devices.get(&device).map(|device| device.mtu)
     }
 
     fn device_with(&self, local: Ipv4Addr) -> Option<InterfaceName> {
-        self.holders.get(&IpAddr::V4(local)).copied()
+        let places = self.underlay.get(&IpAddr::V4(local))?;
+        places.last().map(|(device, _)| *device)
     }
 
     fn addresses(&self, state: &mut State) {
@@ -226,13 +294,73 @@ impl Build<'_> {
             label,
             noprefixroute: address.noprefixroute,
             metric: address.metric,
-            protocol: if self.host.marks_addresses {
+            protocol: if self.observed.marks_addresses {
                 self.protocol()
             } else {
                 0
             },
             lifetime: None,
         }
+    }
+
+    /// Sorted as they come, so that the map is built in one go.
+    fn peers(&self, host: &Host, state: &mut State) {
+        let mut down = BTreeMap::new();
+        let mut is_up = |name: InterfaceName| {
+            *down.entry(name).or_insert_with(|| {
+                let tunnel = self.topology.tunnels.get(&name);
+                tunnel.is_some_and(|own| admin_state(&self.topology.tunnel(own)) == AdminState::Up)
+            })
+        };
+        let routes = host.peers().filter_map(|route| {
+            let up = route.ways.iter().all(|way| is_up(way.tunnel)) && !route.ways.is_empty();
+            up.then(|| self.peer(&route))
+        });
+        state.routes = routes.collect();
+    }
+
+    fn peer(&self, route: &PeerRoute) -> (RouteKey, Route) {
+        let key = RouteKey {
+            table: MAIN_TABLE,
+            to: IpNet::V4(route.to),
+            tos: 0,
+            metric: 0,
+        };
+        let nexthops = route.ways.iter().map(|way| {
+            let via = way.via.map(IpAddr::V4);
+            let straight = via
+                .filter(|_| way.direct)
+                .and_then(|via| self.straight(way.tunnel, via));
+            NextHop {
+                via,
+                device: Some(straight.unwrap_or(way.tunnel)),
+                weight: 1,
+                onlink: via.is_some() && straight.is_none(),
+            }
+        });
+        let mut nexthops: Vec<NextHop> = nexthops.collect();
+        nexthops.sort();
+        let link = matches!(nexthops.as_slice(), [NextHop { via: None, .. }]);
+        let value = Route {
+            kind: RouteType::Unicast,
+            protocol: self.protocol(),
+            scope: if link { Scope::LINK } else { Scope::GLOBAL },
+            src: None,
+            mtu: None,
+            advmss: None,
+            nexthops,
+            other_attributes: false,
+        };
+        (key, value)
+    }
+
+    /// The underlay's device, where a gateway is in the same network as the tunnel's own outer address.
+    fn straight(&self, tunnel: InterfaceName, gateway: IpAddr) -> Option<InterfaceName> {
+        let local = IpAddr::V4(*self.locals.get(&tunnel)?);
+        let mut places = self.underlay.get(&local)?.iter().rev();
+        places
+            .find(|(_, network)| network.is_some_and(|network| network.contains(&gateway)))
+            .map(|(device, _)| *device)
     }
 
     /// After the addresses, which tell the device of a gateway.
@@ -267,19 +395,27 @@ impl Build<'_> {
                 device: tunnel,
                 weight: None,
                 onlink: false,
+                direct: false,
             });
         }
         let several = hops.len() > 1;
         let mut nexthops: Vec<NextHop> = hops
             .iter()
-            .map(|hop| NextHop {
-                via: hop.via.map(|via| via.0),
-                device: tunnel
+            .map(|hop| {
+                let device = tunnel
                     .or(hop.device)
-                    .or_else(|| self.device_towards(hop.via?.0)),
-                // The kernel knows no weight of an only way.
-                weight: hop.weight.filter(|_| several).unwrap_or(1),
-                onlink: hop.onlink,
+                    .or_else(|| self.device_towards(hop.via?.0));
+                let straight = match (hop.direct, device, hop.via) {
+                    (true, Some(tunnel), Some(via)) => self.straight(tunnel, via.0),
+                    _ => None,
+                };
+                NextHop {
+                    via: hop.via.map(|via| via.0),
+                    device: straight.or(device),
+                    // The kernel knows no weight of an only way.
+                    weight: hop.weight.filter(|_| several).unwrap_or(1),
+                    onlink: hop.onlink && straight.is_none(),
+                }
             })
             .collect();
         nexthops.sort();
@@ -308,7 +444,7 @@ impl Build<'_> {
         let nearest = prefixes(gateway).find_map(|network| self.networks.get(&network));
         nearest
             .copied()
-            .or_else(|| self.host.paths.get(&gateway).map(|path| path.device))
+            .or_else(|| self.observed.paths.get(&gateway).map(|path| path.device))
     }
 }
 
@@ -318,22 +454,6 @@ fn prefixes(address: IpAddr) -> impl Iterator<Item = IpNet> {
     (0..=longest)
         .rev()
         .filter_map(move |length| IpNet::new(address, length).ok().map(|net| net.trunc()))
-}
-
-fn ipip(options: &Effective) -> Ipip {
-    let defaults = Ipip::default();
-    Ipip {
-        local: options.get(|t| &t.local).and_then(|end| end.address()),
-        remote: options.get(|t| &t.remote).and_then(|end| end.address()),
-        device: options.get(|t| &t.device),
-        mode: options.get(|t| &t.mode).unwrap_or(Mode::Ipip),
-        ttl: options.get(|t| &t.ttl).unwrap_or(defaults.ttl),
-        tos: options.get(|t| &t.tos).unwrap_or(defaults.tos),
-        pmtudisc: options.get(|t| &t.pmtudisc).unwrap_or(defaults.pmtudisc),
-        fwmark: options.get(|t| &t.fwmark).unwrap_or(defaults.fwmark),
-        external: defaults.external,
-        encap: defaults.encap,
-    }
 }
 
 fn admin_state(options: &Effective) -> AdminState {

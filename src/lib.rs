@@ -9,10 +9,13 @@
 //! something that the next pass understands.
 #![warn(missing_docs)]
 
+pub mod capture;
 pub mod desired;
+pub mod export;
 pub mod kernel;
 pub mod lock;
 pub mod plan;
 pub mod reconcile;
+pub mod source;
 pub mod state;
 pub mod topology;

@@ -2,23 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use crate::desired::{desired, lookups};
-use crate::kernel::{Error, Extent, Kernel};
+use crate::desired::{Unmet, desired, lookups};
+use crate::kernel::{self, Extent, Kernel};
 use crate::plan::{Outcome, Plan, Status, Terms, plan};
 use crate::state::{Observed, State};
-use crate::topology::Topology;
+use crate::topology::Host;
 
 /// How often a pass may act. The second time is for what follows from the first, such as `mtu: auto` over a route that
 /// this very pass has added.
 const ROUNDS: usize = 3;
 
+/// Why there is no pass.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel can't be asked.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// The host lacks what the topology counts on.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
+}
+
 /// What the host should become.
 #[derive(Clone, Copy)]
 pub enum Goal<'a> {
-    /// What the topology says.
-    Topology(&'a Topology),
+    /// What the topology says of it.
+    Host(&'a Host),
     /// Without anything that the owner has. The topology, where it's known, tells which unmarked objects are its own.
-    Nothing(Option<&'a Topology>),
+    Nothing(Option<&'a Host>),
 }
 
 /// What was found, and what is to do.
@@ -50,7 +61,7 @@ pub struct Pass {
 /// Compares the host with the goal. Changes nothing and needs no privilege.
 ///
 /// # Errors
-/// When the kernel can't be asked.
+/// When the kernel can't be asked, or lacks what the topology counts on.
 pub fn look(kernel: &mut Kernel, goal: Goal, terms: &Terms, counters: bool) -> Result<Look, Error> {
     let first = compare(kernel, goal, terms, counters, Some(terms.protocol))?;
     // Routes of other protocols matter only to a plan that may run into them, and there may be a million.
@@ -69,7 +80,7 @@ fn compare(
     protocol: Option<u8>,
 ) -> Result<Look, Error> {
     let paths = match goal {
-        Goal::Topology(topology) => lookups(topology),
+        Goal::Host(host) => lookups(host),
         Goal::Nothing(_) => BTreeSet::new(),
     };
     let observed = kernel.observe(&Extent {
@@ -79,13 +90,13 @@ fn compare(
         counters,
     })?;
     let (desired, plan) = match goal {
-        Goal::Topology(topology) => {
-            let desired = desired(topology, &observed);
+        Goal::Host(host) => {
+            let desired = desired(host, &observed)?;
             let plan = plan(&desired, Some(&desired), &observed, terms);
             (desired, plan)
         }
         Goal::Nothing(known) => {
-            let known = known.map(|topology| desired(topology, &observed));
+            let known = known.map(|host| desired(host, &observed)).transpose()?;
             let plan = plan(&State::default(), known.as_ref(), &observed, terms);
             (State::default(), plan)
         }
@@ -97,10 +108,27 @@ fn compare(
     })
 }
 
+/// Compares a host that was observed elsewhere, or is made up, with what a topology says of it. Asks no kernel.
+///
+/// # Errors
+/// When the host lacks what the topology counts on.
+pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Result<Look, Unmet> {
+    let ways = lookups(host).into_iter();
+    let ways = ways.filter_map(|address| Some((address, observed.path_to(address)?)));
+    observed.paths = ways.collect();
+    let desired = desired(host, &observed)?;
+    let plan = plan(&desired, Some(&desired), &observed, terms);
+    Ok(Look {
+        desired,
+        observed,
+        plan,
+    })
+}
+
 /// Makes the host as the goal says. `announce` sees each plan before it's carried out.
 ///
 /// # Errors
-/// When the kernel can't be asked. What the kernel refuses is in the outcomes.
+/// As of [`look`]. What the kernel refuses is in the outcomes.
 pub fn apply(
     kernel: &mut Kernel,
     goal: Goal,

@@ -11,12 +11,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tunnelform");
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 11] = [
     "validate",
     "apply",
     "destroy",
     "status",
     "doctor",
+    "diff",
+    "render",
+    "export",
     "schema",
     "completions",
     "man",
@@ -156,7 +159,7 @@ fn files_that_cannot_be_read_are_named() {
     let missing = directory.path().join("missing.yaml");
     for (path, expected) in [
         (missing.as_path(), "No such file or directory"),
-        (directory.path(), "Is a directory"),
+        (directory.path(), "and it has none"),
     ] {
         for command in ["validate", "apply", "destroy", "status"] {
             let output = tunnelform(&[Path::new(command), path])

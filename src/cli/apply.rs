@@ -9,9 +9,10 @@ use tunnelform::plan::{Action, Document, Outcome, Plan, Status, Style, Terms, un
 use tunnelform::reconcile::{self, Goal, Look, Pass, Round};
 use tunnelform::topology::{Owner, Protocol, Topology};
 
-use super::input::Input;
+use super::input::{Input, NodeChoice};
+use super::offline::{self, Against};
 use super::{
-    CHANGES, DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json,
+    CHANGES, DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json, warn,
 };
 
 /// Make the host as the topology says.
@@ -27,7 +28,21 @@ pub(super) struct Apply {
     #[command(flatten)]
     input: Input,
     #[command(flatten)]
+    node: NodeChoice,
+    #[command(flatten)]
     options: Options,
+    /// With --dry-run: plan without a host, against what `export --state` has printed, or `empty` for a bare host. With
+    /// --all-nodes a directory with NODE.yaml for each.
+    #[arg(
+        long,
+        value_name = "STATE",
+        requires = "dry_run",
+        conflicts_with = "netns"
+    )]
+    against: Option<Against>,
+    /// With --against: the plan of every node.
+    #[arg(long, requires = "against", conflicts_with_all = ["node", "diff"])]
+    all_nodes: bool,
     /// Leave alone what is ours and no longer in the topology.
     #[arg(long)]
     no_prune: bool,
@@ -45,6 +60,8 @@ pub(super) struct Apply {
 pub(super) struct Destroy {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    node: NodeChoice,
     /// With --owner: the protocol that marks the owner's routes.
     #[arg(long, value_name = "NUMBER", default_value_t = Protocol::DEFAULT.0, conflicts_with = "file",
         value_parser = clap::value_parser!(u8).range(5..))]
@@ -90,8 +107,45 @@ impl Apply {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         let topology = self.input.topology(terminal)?;
         let terms = terms(&topology, self.adopt, !self.no_prune);
-        self.options
-            .run(Goal::Topology(&topology), &terms, terminal)
+        let Some(against) = &self.against else {
+            let mut kernel = Kernel::open(self.options.netns.as_deref())?;
+            let host = self.node.host(&topology, &mut kernel)?;
+            return self
+                .options
+                .run(&mut kernel, Goal::Host(&host), &terms, terminal);
+        };
+        if let (Against::Empty, Some(warning)) = (against, offline::unknowable(&topology)) {
+            warn(terminal, &warning);
+        }
+        if self.all_nodes {
+            return self.every_node(&topology, against, &terms, terminal);
+        }
+        let observed = against.state(terminal)?;
+        let host = match &observed {
+            Some(observed) => self.node.host_of(&topology, observed)?,
+            None => self.node.host_named(&topology)?,
+        };
+        let look = offline::plan(&host, &topology, observed, &terms)?;
+        self.options.report_preview(&look, &terms, terminal)
+    }
+
+    fn every_node(
+        &self,
+        topology: &Topology,
+        against: &Against,
+        terms: &Terms,
+        terminal: &Terminal,
+    ) -> Result {
+        let fleet = topology.fleet();
+        let plans = offline::plans(&fleet, topology, against, terms, terminal);
+        let totals = match self.options.output {
+            Output::Text => offline::print_text(plans, terminal.style())?,
+            Output::Json => offline::print_json(terms.owner.as_str(), plans)?,
+        };
+        match totals.failure() {
+            Some(failure) => Err(failure),
+            None => Ok(self.options.code(totals.changed > 0)),
+        }
     }
 }
 
@@ -101,28 +155,32 @@ impl Destroy {
             Which {
                 owner: Some(owner), ..
             } => {
+                let mut kernel = Kernel::open(self.options.netns.as_deref())?;
                 let terms = Terms {
                     owner,
                     protocol: self.route_protocol,
                     adopt: false,
                     prune: true,
                 };
-                self.options.run(Goal::Nothing(None), &terms, terminal)
+                self.options
+                    .run(&mut kernel, Goal::Nothing(None), &terms, terminal)
             }
             Which { file, .. } => {
                 let topology = Input {
                     file: file.unwrap_or_else(|| "-".into()),
                 }
                 .topology(terminal)?;
+                let mut kernel = Kernel::open(self.options.netns.as_deref())?;
+                let host = self.node.host(&topology, &mut kernel)?;
                 let terms = terms(&topology, false, true);
                 self.options
-                    .run(Goal::Nothing(Some(&topology)), &terms, terminal)
+                    .run(&mut kernel, Goal::Nothing(Some(&host)), &terms, terminal)
             }
         }
     }
 }
 
-fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
+pub(super) fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
     Terms {
         owner: topology.name.clone(),
         protocol: topology.route_protocol.0,
@@ -132,16 +190,15 @@ fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
 }
 
 impl Options {
-    fn run(&self, goal: Goal, terms: &Terms, terminal: &Terminal) -> Result {
-        let mut kernel = Kernel::open(self.netns.as_deref())?;
+    fn run(&self, kernel: &mut Kernel, goal: Goal, terms: &Terms, terminal: &Terminal) -> Result {
         if self.dry_run {
-            let look = reconcile::look(&mut kernel, goal, terms, false)?;
+            let look = reconcile::look(kernel, goal, terms, false)?;
             return self.report_preview(&look, terms, terminal);
         }
         require_privilege()?;
         let _lock = Lock::take(kernel.namespace(), Duration::from_secs(self.lock_timeout))?;
         let mut shown = Ok(());
-        let pass = reconcile::apply(&mut kernel, goal, terms, |look| {
+        let pass = reconcile::apply(kernel, goal, terms, |look| {
             if self.output == Output::Text && shown.is_ok() {
                 shown = print(&self.text(look, terminal.style()));
             }

@@ -2,12 +2,12 @@
 
 use clap::ValueEnum;
 use clap_complete::Shell;
-use tunnelform::plan;
 use tunnelform::topology::Topology;
+use tunnelform::{capture, plan};
 
 use super::{DONE, Failure, Result, print, print_json};
 
-/// Print the JSON Schema of the topology format, or of the plan document.
+/// Print the JSON Schema of the topology format, or of a document that another command prints.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform schema > topology.schema.json\n  tunnelform schema plan\n\n\
@@ -26,6 +26,10 @@ enum Of {
     Topology,
     /// What `apply --output json` prints.
     Plan,
+    /// What `apply --all-nodes` and `diff` print with `--output json`.
+    FleetPlan,
+    /// What `export --state` prints.
+    State,
 }
 
 /// Print a completion script for a shell.
@@ -57,6 +61,8 @@ impl Schema {
         match self.of {
             Of::Topology => print_json(&Topology::schema())?,
             Of::Plan => print_json(&plan::schema())?,
+            Of::FleetPlan => print_json(&plan::fleet_schema())?,
+            Of::State => print_json(&capture::schema())?,
         }
         Ok(DONE)
     }

@@ -1,22 +1,38 @@
-//! Topology files, as they come from the command line.
+//! Topology files, as they come from the command line, and the part of them that is this host's.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use tunnelform::topology::{Parsed, Problems, Severity, Topology};
+use tunnelform::kernel::{Extent, Kernel};
+use tunnelform::source::{Problems, Severity};
+use tunnelform::state::Observed;
+use tunnelform::topology::{Fleet, Host, Name, Parsed, Topology};
 
 use super::{Failure, Terminal};
 
 /// More than the topology's own limit, so that the limit's own message is seen.
 const MOST_BYTES: u64 = (256 << 20) + 1;
 
+/// How many candidates an error names.
+const MOST_NAMED: usize = 20;
+
 /// The file to read.
 #[derive(clap::Args)]
 pub(super) struct Input {
-    /// The topology; `-` for standard input.
+    /// The topology: a file, a directory whose *.yaml are one topology, or `-` for standard input.
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
+}
+
+/// The node to be.
+#[derive(clap::Args)]
+pub(super) struct NodeChoice {
+    /// In a fleet, the node that this host is [default: $TUNNELFORM_NODE, else the host's name, else the node whose
+    /// underlay address this host has].
+    #[arg(long, value_name = "NAME")]
+    pub(super) node: Option<Name>,
 }
 
 /// Why there's no topology.
@@ -30,15 +46,9 @@ pub(super) enum Unusable {
 impl Input {
     /// Reads and checks the topology.
     pub(super) fn parse(&self) -> Result<Parsed, Unusable> {
-        let name = if self.is_stdin() {
-            "<stdin>".to_owned()
-        } else {
-            self.file.display().to_string()
-        };
-        let bytes = self.read().map_err(|error| {
-            Unusable::Unreadable(Failure(format!("can't read {name}: {error}")))
-        })?;
-        Topology::parse_bytes(&name, &bytes).map_err(Unusable::Wrong)
+        let name = self.name();
+        let files = self.read().map_err(Unusable::Unreadable)?;
+        Topology::parse_files(&name, files).map_err(Unusable::Wrong)
     }
 
     /// Reads the topology; shows what is wrong with it.
@@ -56,23 +66,214 @@ impl Input {
         }
     }
 
+    pub(super) fn name(&self) -> String {
+        if self.is_stdin() {
+            "<stdin>".to_owned()
+        } else {
+            self.file.display().to_string()
+        }
+    }
+
     fn is_stdin(&self) -> bool {
         self.file == Path::new("-")
     }
 
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+    /// The files' names and what they hold.
+    fn read(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
         if self.is_stdin() {
-            io::stdin()
-                .lock()
-                .take(MOST_BYTES)
-                .read_to_end(&mut bytes)?;
-        } else {
-            File::open(&self.file)?
-                .take(MOST_BYTES)
-                .read_to_end(&mut bytes)?;
+            let bytes = bounded(&mut io::stdin().lock()).map_err(|e| unreadable("<stdin>", &e))?;
+            return Ok(vec![(self.name(), bytes)]);
         }
-        Ok(bytes)
+        if !self.file.is_dir() {
+            return Ok(vec![(self.name(), read_file(&self.file)?)]);
+        }
+        let mut paths = yaml_files(&self.file)?;
+        paths.sort();
+        if paths.is_empty() {
+            return Err(Failure(format!(
+                "can't read {}: a directory's *.yaml together are the topology, and it has none",
+                self.name()
+            )));
+        }
+        let mut files = Vec::new();
+        let mut total = 0;
+        for path in paths {
+            let bytes = read_file(&path)?;
+            total += bytes.len() as u64;
+            if total >= MOST_BYTES {
+                let most = MOST_BYTES - 1;
+                let name = self.name();
+                return Err(Failure(format!(
+                    "{name}: its files have more than {most} bytes"
+                )));
+            }
+            files.push((path.display().to_string(), bytes));
+        }
+        Ok(files)
+    }
+}
+
+/// As a shell lists `*.yaml`: hidden files, such as an editor's, are not among them.
+fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let fail = |error: &io::Error| unreadable(&directory.display().to_string(), error);
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(|error| fail(&error))? {
+        let entry = entry.map_err(|error| fail(&error))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".yaml") && !name.starts_with('.') {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    File::open(path)
+        .and_then(|mut file| bounded(&mut file))
+        .map_err(|error| unreadable(&path.display().to_string(), &error))
+}
+
+fn bounded(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Failure {
+    Failure(format!("can't read {name}: {error}"))
+}
+
+impl NodeChoice {
+    /// What the topology has for this host.
+    pub(super) fn host(&self, topology: &Topology, kernel: &mut Kernel) -> Result<Host, Failure> {
+        self.host_among(topology, || {
+            let observed = kernel.observe(&Extent {
+                protocol: Some(topology.route_protocol.0),
+                own_protocol: topology.route_protocol.0,
+                paths: Default::default(),
+                counters: false,
+            })?;
+            Ok(addresses(&observed))
+        })
+    }
+
+    /// What the topology has for the host that was observed elsewhere.
+    pub(super) fn host_of(
+        &self,
+        topology: &Topology,
+        observed: &Observed,
+    ) -> Result<Host, Failure> {
+        self.host_among(topology, || Ok(addresses(observed)))
+    }
+
+    /// What the topology has for the node that is named, or for the one host.
+    pub(super) fn host_named(&self, topology: &Topology) -> Result<Host, Failure> {
+        self.host_among(topology, || Ok(Vec::new()))
+    }
+
+    fn host_among(
+        &self,
+        topology: &Topology,
+        addresses: impl FnOnce() -> Result<Vec<IpAddr>, Failure>,
+    ) -> Result<Host, Failure> {
+        let fleet = topology.fleet();
+        let name = match &self.node {
+            Some(name) if topology.nodes.is_empty() => {
+                return Err(Failure(format!(
+                    "--node {name}: the topology is for one host and has no `nodes`"
+                )));
+            }
+            Some(name) => Some(name.clone()),
+            None if topology.nodes.is_empty() => None,
+            None => Some(this_node(topology, addresses)?),
+        };
+        fleet.host(name.as_ref()).ok_or_else(|| match name {
+            Some(name) => no_such_node(&fleet, &name),
+            None => Failure("the topology has nodes, and none was chosen".into()),
+        })
+    }
+}
+
+pub(super) fn no_such_node(fleet: &Fleet, name: &Name) -> Failure {
+    let names: Vec<&str> = fleet.names().map(Name::as_str).collect();
+    let close = similar::get_close_matches(name.as_str(), &names, 1, 0.6);
+    Failure(match close.first() {
+        Some(close) => format!("no node is called {name}: did you mean {close}?"),
+        None => format!("no node is called {name}: {}", candidates(&names)),
+    })
+}
+
+fn candidates(names: &[&str]) -> String {
+    let shown = names.iter().take(MOST_NAMED).copied().collect::<Vec<_>>();
+    let more = names.len().saturating_sub(MOST_NAMED);
+    match more {
+        0 => format!("the nodes are {}", shown.join(", ")),
+        more => format!("the nodes are {} and {more} more", shown.join(", ")),
+    }
+}
+
+fn addresses(observed: &Observed) -> Vec<IpAddr> {
+    observed
+        .state
+        .addresses
+        .keys()
+        .map(|key| key.local)
+        .collect()
+}
+
+/// Who this host is, when nobody says so: by the environment, by its name, by an address.
+fn this_node(
+    topology: &Topology,
+    addresses: impl FnOnce() -> Result<Vec<IpAddr>, Failure>,
+) -> Result<Name, Failure> {
+    if let Some(name) = std::env::var_os("TUNNELFORM_NODE").filter(|name| !name.is_empty()) {
+        let name = name.to_string_lossy();
+        return name
+            .parse()
+            .map_err(|error| Failure(format!("TUNNELFORM_NODE: {error}")));
+    }
+    let uname = rustix::system::uname();
+    let hostname = uname.nodename().to_string_lossy();
+    let short = hostname.split('.').next().unwrap_or_default();
+    let known = [&*hostname, short];
+    if let Some((name, _)) = known
+        .into_iter()
+        .find_map(|name| topology.nodes.get_key_value(name))
+    {
+        return Ok(name.clone());
+    }
+    let own = addresses()?;
+    let here: Vec<&Name> = topology
+        .nodes
+        .iter()
+        .filter(|(_, node)| {
+            let address = node
+                .underlay
+                .as_ref()
+                .and_then(|underlay| underlay.address());
+            address.is_some_and(|address| own.contains(&address.into()))
+        })
+        .map(|(name, _)| name)
+        .collect();
+    match here.as_slice() {
+        [only] => Ok((*only).clone()),
+        [] => {
+            let names: Vec<&str> = topology.nodes.keys().map(Name::as_str).collect();
+            Err(Failure(format!(
+                "which node is this? None is called {hostname}, and this host has no node's underlay address. Say it \
+                 with --node or TUNNELFORM_NODE; {}",
+                candidates(&names)
+            )))
+        }
+        several => {
+            let names: Vec<&str> = several.iter().map(|name| name.as_str()).collect();
+            Err(Failure(format!(
+                "which node is this? None is called {hostname}, and this host has the underlay addresses of {}. Say \
+                 it with --node or TUNNELFORM_NODE",
+                names.join(", ")
+            )))
+        }
     }
 }
 
@@ -94,16 +295,17 @@ pub(super) fn tally(problems: &Problems) -> String {
         problems.count(Severity::Error),
         problems.count(Severity::Warning),
     );
-    let mut text = format!("{} has {}", problems.file, counted(errors, "error"));
+    let mut text = format!("{} has {}", problems.name, counted(errors, "error"));
     if warnings > 0 {
         text += &format!(" and {}", counted(warnings, "warning"));
     }
     text
 }
 
-/// `1 route`, `2 routes`, `2 addresses`.
+/// `1 route`, `2 routes`, `2 addresses`, `2 meshes`.
 pub(super) fn counted(count: usize, one: &str) -> String {
-    match (count, one.ends_with('s')) {
+    let hisses = one.ends_with('s') || one.ends_with("sh");
+    match (count, hisses) {
         (1, _) => format!("1 {one}"),
         (_, true) => format!("{count} {one}es"),
         (_, false) => format!("{count} {one}s"),

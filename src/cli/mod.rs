@@ -1,9 +1,13 @@
 //! The command line: arguments, exit codes, what goes to which stream. One file a subcommand.
 
 mod apply;
+mod diff;
 mod doctor;
+mod export;
 mod generate;
 mod input;
+mod offline;
+mod render;
 mod status;
 mod validate;
 
@@ -42,6 +46,7 @@ Examples:
   tunnelform apply hq.yaml            change it
   tunnelform status hq.yaml           show how it stands
   tunnelform destroy hq.yaml          take it all away again
+  tunnelform diff old.yaml new.yaml   show what a change of the file changes on each node
 
 Exit codes: 0 done, 1 error, 2 wrong arguments (with --detailed-exitcode: changes).";
 
@@ -71,6 +76,9 @@ enum Command {
     Destroy(apply::Destroy),
     Status(status::Status),
     Doctor(doctor::Doctor),
+    Diff(diff::Diff),
+    Render(render::Render),
+    Export(export::Export),
     Schema(generate::Schema),
     Completions(generate::Completions),
     Man(generate::Man),
@@ -143,6 +151,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Destroy(command) => command.run(&terminal),
         Command::Status(command) => command.run(&terminal),
         Command::Doctor(command) => command.run(&terminal),
+        Command::Diff(command) => command.run(&terminal),
+        Command::Render(command) => command.run(&terminal),
+        Command::Export(command) => command.run(&terminal),
         Command::Schema(command) => command.run(),
         Command::Completions(command) => command.run(Arguments::command()),
         Command::Man(command) => command.run(Arguments::command()),
@@ -154,11 +165,19 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn complain(terminal: &Terminal, message: &str) {
-    let red = anstyle::AnsiColor::Red.on_default().bold();
+    say(terminal, anstyle::AnsiColor::Red, "error:", message);
+}
+
+fn warn(terminal: &Terminal, message: &str) {
+    say(terminal, anstyle::AnsiColor::Yellow, "warning:", message);
+}
+
+fn say(terminal: &Terminal, color: anstyle::AnsiColor, sign: &str, message: &str) {
+    let style = color.on_default().bold();
     let sign = if terminal.error_style().color {
-        format!("{red}error:{red:#}")
+        format!("{style}{sign}{style:#}")
     } else {
-        "error:".to_owned()
+        sign.to_owned()
     };
     // Names of files and of other programs' devices may hold what drives a terminal.
     let message = message.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");

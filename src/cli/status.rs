@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table};
 use tunnelform::kernel::Kernel;
-use tunnelform::plan::{Action, Change, Style, Terms};
+use tunnelform::plan::{Action, Change, Style};
 use tunnelform::reconcile::{self, Goal, Look};
 use tunnelform::state::{Counters, InterfaceName, Kind};
-use tunnelform::topology::Topology;
+use tunnelform::topology::Host;
 
-use super::input::Input;
+use super::apply::terms;
+use super::input::{Input, NodeChoice};
 use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json};
 
 /// Show how each tunnel of a topology stands. Needs no root.
@@ -23,6 +24,8 @@ use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json};
 pub(super) struct Status {
     #[command(flatten)]
     input: Input,
+    #[command(flatten)]
+    node: NodeChoice,
     /// Work in the network namespace that `ip netns` calls so.
     #[arg(long, value_name = "NAME")]
     netns: Option<String>,
@@ -86,15 +89,11 @@ enum Standing {
 impl Status {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         let topology = self.input.topology(terminal)?;
-        let terms = Terms {
-            owner: topology.name.clone(),
-            protocol: topology.route_protocol.0,
-            adopt: false,
-            prune: true,
-        };
+        let terms = terms(&topology, false, true);
         let mut kernel = Kernel::open(self.netns.as_deref())?;
-        let look = reconcile::look(&mut kernel, Goal::Topology(&topology), &terms, true)?;
-        let report = Report::new(&topology, &look);
+        let host = self.node.host(&topology, &mut kernel)?;
+        let look = reconcile::look(&mut kernel, Goal::Host(&host), &terms, true)?;
+        let report = Report::new(&host, &look);
         match self.output {
             Output::Json => print_json(&report)?,
             Output::Text => print(&report.text(terminal.style()))?,
@@ -108,7 +107,8 @@ impl Status {
 }
 
 impl Report {
-    fn new(topology: &Topology, look: &Look) -> Self {
+    fn new(host: &Host, look: &Look) -> Self {
+        let topology = &host.topology;
         let standing = Grouped::new(look);
         let of_tunnel = |object: &str| object.strip_prefix("tunnel ").is_some();
         let conflicts = look

@@ -1,6 +1,7 @@
 //! `tunnelform validate`.
 
-use tunnelform::topology::{Located, Parsed, Problems, Severity, Topology};
+use tunnelform::source::{Located, Problems, Severity};
+use tunnelform::topology::{Parsed, Topology};
 
 use super::input::{Input, Unusable, counted, show, tally};
 use super::{DONE, FAILED, Failure, Output, Result, Terminal, print, print_json};
@@ -51,7 +52,7 @@ impl Validate {
         };
         print(&format!(
             "{}: valid ({}){}\n",
-            problems.file,
+            problems.name,
             contents(&topology),
             warned(&problems)
         ))?;
@@ -60,17 +61,29 @@ impl Validate {
 }
 
 fn contents(topology: &Topology) -> String {
+    let nodes = topology.nodes.values();
     let tunnels = topology.tunnels.values();
+    let tunnels = tunnels.chain(nodes.clone().flat_map(|node| node.tunnels.values()));
+    let devices = topology.addresses.values();
+    let devices = devices.chain(nodes.clone().flat_map(|node| node.addresses.values()));
+    let lists = [&topology.routes]
+        .into_iter()
+        .chain(nodes.map(|node| &node.routes));
     let addresses = tunnels.clone().map(|tunnel| &tunnel.addresses);
-    let addresses = addresses.chain(topology.addresses.values()).map(Vec::len);
-    let routes = tunnels.map(|tunnel| &tunnel.routes);
-    let routes = routes.chain([&topology.routes]).map(Vec::len);
-    format!(
-        "{}, {}, {}",
-        counted(topology.tunnels.len(), "tunnel"),
-        counted(addresses.sum(), "address"),
-        counted(routes.sum(), "route")
-    )
+    let routes = tunnels.clone().map(|tunnel| &tunnel.routes);
+    let mut parts = vec![
+        counted(tunnels.count(), "tunnel"),
+        counted(addresses.chain(devices).map(Vec::len).sum(), "address"),
+        counted(routes.chain(lists).map(Vec::len).sum(), "route"),
+    ];
+    if !topology.nodes.is_empty() {
+        let fleet = [
+            counted(topology.nodes.len(), "node"),
+            counted(topology.meshes.len(), "mesh"),
+        ];
+        parts.splice(0..0, fleet);
+    }
+    parts.join(", ")
 }
 
 fn warned(problems: &Problems) -> String {

@@ -68,7 +68,7 @@ impl Dependents {
 
 /// An IPv6 address that the kernel gives to every device that is up. Kernels without `IFA_PROTO` don't tell it from a
 /// person's, so there all link-local addresses are left alone.
-pub(super) fn is_kernels_link_local(key: AddressKey, address: &Address, marks: bool) -> bool {
+pub fn is_kernels_link_local(key: AddressKey, address: &Address, marks: bool) -> bool {
     match key.local {
         std::net::IpAddr::V6(ip) => {
             ip.is_unicast_link_local() && (!marks || address.protocol == PROTOCOL_KERNEL_LINK_LOCAL)

@@ -35,6 +35,35 @@ pub struct Document {
     pub errors: Vec<String>,
 }
 
+/// The plans of a fleet.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(title = "tunnelform fleet plan")]
+pub struct FleetDocument {
+    /// Version of this shape: 1.
+    pub format_version: u32,
+    /// Version of the tunnelform that wrote it.
+    pub tunnelform_version: String,
+    /// Name of the topology, the owner of the objects.
+    pub owner: String,
+    /// The nodes, in the order of their names.
+    pub nodes: Vec<NodeDocument>,
+    /// How many changes of each kind there are on all nodes.
+    pub counts: Counts,
+    /// Whether no node changes.
+    pub in_sync: bool,
+}
+
+/// The plan of one node.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NodeDocument {
+    /// Its name; the topology's where that has no nodes.
+    pub node: String,
+    /// Why there is no plan; null where there is one.
+    pub error: Option<String>,
+    /// The plan.
+    pub plan: Option<Document>,
+}
+
 /// One change.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ChangeDocument {
@@ -208,4 +237,9 @@ impl std::ops::AddAssign for Counts {
 /// JSON Schema of the document.
 pub fn schema() -> Schema {
     schemars::schema_for!(Document)
+}
+
+/// JSON Schema of the document of a fleet.
+pub fn fleet_schema() -> Schema {
+    schemars::schema_for!(FleetDocument)
 }

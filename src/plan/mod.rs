@@ -18,7 +18,10 @@ use crate::state::{
     Address, AddressKey, AdminState, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
 };
 use crate::topology::Owner;
-pub use document::{ChangeDocument, Document, Outcome, Status, schema};
+pub use dependents::is_kernels_link_local;
+pub use document::{
+    ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, fleet_schema, schema,
+};
 pub use text::{Style, unified_diff};
 
 /// Whose objects a plan may touch, and how far it goes.

@@ -29,6 +29,11 @@ impl Style {
         }
     }
 
+    /// The name of what follows.
+    pub fn heading(self, name: &str) -> String {
+        self.bold(&format!("{name}:"))
+    }
+
     fn bold(self, text: &str) -> String {
         let style = anstyle::Style::new().effects(Effects::BOLD);
         if self.color {

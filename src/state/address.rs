@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{InterfaceName, Scope};
 
@@ -24,7 +24,7 @@ pub struct AddressKey {
 }
 
 /// The properties of an address that its key doesn't hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Address {
     /// Length of the prefix, of the peer's where there is one.
     pub prefix_len: u8,
@@ -47,7 +47,7 @@ pub struct Address {
 }
 
 /// How long an address lives (`struct ifa_cacheinfo`), both in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lifetime {
     /// Until it's removed.
     pub valid: u32,

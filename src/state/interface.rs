@@ -36,6 +36,9 @@ pub enum InvalidName {
 }
 
 impl InterfaceName {
+    /// `lo`.
+    pub const LOOPBACK: Self = Self([b'l', b'o', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+
     /// The name in a netlink attribute, with or without its NUL. `None` if it's empty or over 15 bytes.
     pub fn from_kernel(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.split(|&b| b == 0).next().unwrap_or_default();

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde::Serialize;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{AddressKey, InterfaceName, Route, RouteKey, State};
+use super::{AddressKey, InterfaceName, MAIN_TABLE, Route, RouteKey, RouteType, State};
 
 /// One snapshot of a network namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,8 +30,63 @@ pub struct Observed {
     pub all_routes: bool,
 }
 
+impl Observed {
+    /// A host that has nothing but `lo`.
+    pub fn bare() -> Self {
+        let mut bare = Self {
+            marks_addresses: true,
+            all_routes: true,
+            ..Self::default()
+        };
+        bare.add_device(InterfaceName::LOOPBACK, 65536);
+        bare
+    }
+
+    /// Adds a device that is up and nothing more.
+    pub fn add_device(&mut self, name: InterfaceName, mtu: u32) {
+        let index = u32::try_from(self.devices.len() + 1).unwrap_or(u32::MAX);
+        self.devices.entry(name).or_insert(Device {
+            index,
+            kind: String::new(),
+            mtu,
+            up: true,
+            alias: String::new(),
+            group: 0,
+            counters: Counters::default(),
+        });
+    }
+
+    /// The way to an address by the observed routes of the main table, as the kernel without policy rules would choose.
+    pub fn path_to(&self, address: IpAddr) -> Option<Path> {
+        if self.state.addresses.keys().any(|key| key.local == address) {
+            return None;
+        }
+        let longest = IpNet::from(address).prefix_len();
+        let networks = (0..=longest).rev();
+        let networks =
+            networks.filter_map(|length| Some(IpNet::new(address, length).ok()?.trunc()));
+        let (key, route) = networks.into_iter().find_map(|to| {
+            let key = |tos, metric| RouteKey {
+                table: MAIN_TABLE,
+                to,
+                tos,
+                metric,
+            };
+            self.state.routes.range(key(0, 0)..=key(0, u32::MAX)).next()
+        })?;
+        let device = route.devices().next()?;
+        let mtu = route.mtu.or(self.devices.get(&device).map(|d| d.mtu))?;
+        (route.kind == RouteType::Unicast).then_some(Path {
+            device,
+            mtu,
+            prefix_len: key.to.prefix_len(),
+        })
+    }
+}
+
 /// A network device of any kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Device {
     /// The kernel's number for it.
     pub index: u32,
@@ -44,11 +101,12 @@ pub struct Device {
     /// Device group (`ip link set … group`), 0 unless someone set it.
     pub group: u32,
     /// Traffic counters.
+    #[serde(skip)]
     pub counters: Counters,
 }
 
 /// A device's traffic since it was made (`struct rtnl_link_stats64`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Counters {
     /// Packets received.
     pub rx_packets: u64,

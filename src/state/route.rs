@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::InterfaceName;
 
@@ -16,7 +17,7 @@ pub const MAIN_TABLE: u32 = 254;
 pub const IPV6_DEFAULT_METRIC: u32 = 1024;
 
 /// What makes two routes the same one to the kernel: `ip route replace` finds a route by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RouteKey {
     /// Routing table, 1 to 4294967295.
     pub table: u32,
@@ -29,10 +30,10 @@ pub struct RouteKey {
 }
 
 /// The properties of a route that its key doesn't hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Route {
     /// What becomes of a packet that takes the route.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "any_type")]
     pub kind: RouteType,
     /// Who added it (`rtm_protocol`).
     pub protocol: u8,
@@ -53,7 +54,7 @@ pub struct Route {
 }
 
 /// One way out of a route.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct NextHop {
     /// Gateway; null: the destination is on the link.
     #[schemars(with = "Option<String>")]
@@ -87,6 +88,14 @@ pub enum RouteType {
     Other,
 }
 
+/// A topology can't ask for the types that only others make; an observed state has them.
+fn any_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RouteType, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "other" => Ok(RouteType::Other),
+        word => RouteType::deserialize(word.into_deserializer()),
+    }
+}
+
 /// How far an address or a route's destination reaches (`enum rt_scope_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scope(pub u8);
@@ -116,7 +125,10 @@ impl fmt::Display for Scope {
 
 impl Serialize for Scope {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match *self {
+            Self::GLOBAL | Self::SITE | Self::LINK | Self::HOST => serializer.collect_str(self),
+            Self(number) => serializer.serialize_u8(number),
+        }
     }
 }
 

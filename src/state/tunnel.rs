@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::InterfaceName;
 
 /// A tunnel as the kernel holds it. Its key is the device's name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tunnel {
     /// What kind of tunnel, with that kind's options.
     #[serde(flatten)]
@@ -23,7 +24,7 @@ pub struct Tunnel {
 }
 
 /// The kinds of tunnel and their options.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Kind {
     /// IPv4 in IPv4, RFC 2003 (`net/ipv4/ipip.c`).
@@ -31,14 +32,14 @@ pub enum Kind {
 }
 
 /// The options of an ipip tunnel, one for each attribute in `enum IFLA_IPTUN_*`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ipip {
     /// Outer source address; `any`: chosen by routing.
-    #[serde(serialize_with = "any")]
+    #[serde(serialize_with = "any", deserialize_with = "any_or_address")]
     #[schemars(with = "String")]
     pub local: Option<Ipv4Addr>,
     /// Outer destination; `any`: a multipoint tunnel, whose routes name the peer as an on-link gateway.
-    #[serde(serialize_with = "any")]
+    #[serde(serialize_with = "any", deserialize_with = "any_or_address")]
     #[schemars(with = "String")]
     pub remote: Option<Ipv4Addr>,
     /// Underlay device that outer packets are bound to.
@@ -61,7 +62,7 @@ pub struct Ipip {
 }
 
 /// UDP encapsulation of the outer packet (`net/ipv4/fou_core.c`). Only ever observed: a topology has no option for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Encap {
     /// `TUNNEL_ENCAP_*`: 1 fou, 2 gue.
     pub kind: u16,
@@ -235,6 +236,15 @@ inherit_schema!(
     254,
     "`inherit` (take the inner packet's TOS) or an even number from 0 to 254."
 );
+
+fn any_or_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Ipv4Addr>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "any" => Ok(None),
+        address => address.parse().map(Some).map_err(D::Error::custom),
+    }
+}
 
 fn any<S: Serializer>(address: &Option<Ipv4Addr>, serializer: S) -> Result<S::Ok, S::Error> {
     match address {

@@ -8,12 +8,15 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
+use super::fleet::Subnet;
 use crate::state::{InterfaceName, Scope, Tos, Ttl};
 
 /// A value that is written as one word.
-pub(super) trait Word: Sized {
+pub(crate) trait Word: Sized {
     /// "expected …".
     const EXPECTED: &'static str;
 
@@ -93,7 +96,7 @@ macro_rules! deserialize_by {
     )+};
 }
 
-deserialize_by!(WordVisitor: InterfaceName, Owner, Endpoint, Destination, Ip, Prefix, Label);
+deserialize_by!(WordVisitor: InterfaceName, Owner, Name, Subnet, Destination, Ip, Prefix, Label);
 deserialize_by!(NumberVisitor: Version, Ttl, Tos, Mtu, Table, Protocol, RouteTos, Scope);
 
 /// Schemas of the words: a string with a pattern that catches the commonest slips in an editor.
@@ -114,7 +117,8 @@ macro_rules! word_schema {
 word_schema!(
     InterfaceName r"^[^/:\s]{1,15}$" "Name of a network interface, 1 to 15 bytes.",
     Owner "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$" "Letters, digits, `.`, `_` and `-`; 63 characters at most.",
-    Endpoint r"^(any|\d+\.\d+\.\d+\.\d+)$" "IPv4 address of a tunnel's end, or `any`.",
+    Name "^[A-Za-z0-9._-]*[A-Za-z][A-Za-z0-9._-]*$" "Name of a node or mesh: letters, digits, `.`, `_` and `-`, at least one letter; 63 characters at most.",
+    Subnet r"^\d+\.\d+\.\d+\.\d+(/\d+)?$" "IPv4 network.",
     Destination "^(default|[0-9A-Fa-f:.]+(/[0-9]{1,3})?)$" "A prefix, an address, or `default`.",
     Ip "^[0-9A-Fa-f:.]+$" "IPv4 or IPv6 address.",
     Prefix "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$" "Address and prefix length: `10.0.0.1/24`.",
@@ -188,22 +192,140 @@ impl Word for Owner {
     }
 }
 
+/// The name of a node or a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Box<str>);
+
+impl Name {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        // With a letter in it, it can't be taken for an address.
+        if text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.contains(|c: char| c.is_ascii_alphabetic())
+            && text.len() <= 63
+            && text.chars().all(fits)
+            && text != Endpoint::ANY
+        {
+            Ok(Self(text.into()))
+        } else {
+            Err(format!(
+                "expected {}, found {text:?}",
+                <Self as Word>::EXPECTED
+            ))
+        }
+    }
+}
+
+impl Word for Name {
+    const EXPECTED: &'static str = "a name of 1 to 63 letters, digits, `.`, `_` and `-` with at least one letter, other than `any`";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        word.parse()
+    }
+}
+
 /// One end of an ipip tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// `any`: what the absence of the key means too.
     Any,
     /// One address.
     Address(Ipv4Addr),
+    /// The underlay address of a node of this topology.
+    Node(Name),
+    /// The first address of a device of this host, `{device: eth0}`. At a tunnel's `local` only.
+    Device(InterfaceName),
 }
 
 impl Endpoint {
-    /// The address; `None` for any.
-    pub fn address(self) -> Option<Ipv4Addr> {
+    const ANY: &'static str = "any";
+
+    /// The address, where the topology alone tells it.
+    pub fn address(&self) -> Option<Ipv4Addr> {
         match self {
-            Self::Any => None,
-            Self::Address(address) => Some(address),
+            Self::Address(address) => Some(*address),
+            Self::Any | Self::Node(_) | Self::Device(_) => None,
         }
+    }
+}
+
+/// A mapping instead of an address.
+#[derive(serde::Deserialize, serde::Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct EndpointDevice {
+    /// Device whose first address it is.
+    device: InterfaceName,
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrMap;
+
+        impl<'de> Visitor<'de> for WordOrMap {
+            type Value = Endpoint;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str(Endpoint::EXPECTED)
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Endpoint, E> {
+                Endpoint::from_word(word).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
+                EndpointDevice::deserialize(MapAccessDeserializer::new(map))
+                    .map(|EndpointDevice { device }| Endpoint::Device(device))
+            }
+        }
+
+        deserializer.deserialize_any(WordOrMap)
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str(Self::ANY),
+            Self::Address(address) => serializer.collect_str(address),
+            Self::Node(name) => serializer.collect_str(name),
+            Self::Device(device) => EndpointDevice { device: *device }.serialize(serializer),
+        }
+    }
+}
+
+impl JsonSchema for Endpoint {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Endpoint".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let name = generator.subschema_for::<Name>();
+        let device = generator.subschema_for::<EndpointDevice>();
+        json_schema!({
+            "description": "IPv4 address of a tunnel's end, `any`, or a node's name for its underlay address. For `local` also `{device: eth0}`.",
+            "anyOf": [{"type": "string", "pattern": r"^(any|\d+\.\d+\.\d+\.\d+)$"}, name, device]
+        })
     }
 }
 
@@ -211,7 +333,7 @@ impl Word for Endpoint {
     const EXPECTED: &'static str = "an IPv4 address or `any`";
 
     fn from_word(word: &str) -> Result<Self, String> {
-        if word == "any" || word == "0.0.0.0" {
+        if word == Self::ANY || word == "0.0.0.0" {
             return Ok(Self::Any);
         }
         match word.parse() {
@@ -219,7 +341,10 @@ impl Word for Endpoint {
             Ok(IpAddr::V6(_)) => Err(format!(
                 "{word} is an IPv6 address: an ipip tunnel's outer header is IPv4 (RFC 2003)\ngive the peer's IPv4 address"
             )),
-            Err(_) => Err(format!("expected {}, found {word:?}", Self::EXPECTED)),
+            Err(_) => word
+                .parse()
+                .map(Self::Node)
+                .map_err(|_| format!("expected {}, found {word:?}", Self::EXPECTED)),
         }
     }
 }
@@ -444,7 +569,7 @@ impl Number for RouteTos {
 }
 
 impl Number for Scope {
-    const EXPECTED: &'static str = "`global`, `link`, `host` or a number from 0 to 254";
+    const EXPECTED: &'static str = "`global`, `site`, `link`, `host` or a number from 0 to 254";
 
     fn from_number(number: u64) -> Option<Self> {
         u8::try_from(number)
@@ -456,9 +581,80 @@ impl Number for Scope {
     fn from_word(word: &str) -> Option<Self> {
         match word {
             "global" | "universe" => Some(Self::GLOBAL),
+            "site" => Some(Self::SITE),
             "link" => Some(Self::LINK),
             "host" => Some(Self::HOST),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.pad("default"),
+            Self::Prefix(net) => net.fmt(f),
+        }
+    }
+}
+
+/// Without a length it stays without one: beside a peer that makes a difference.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.explicit {
+            true => self.net.fmt(f),
+            false => self.net.addr().fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! serialize_as_text {
+    ($($type:ident),+) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )+};
+}
+
+serialize_as_text!(Owner, Name, Destination, Prefix, Ip, Label);
+
+macro_rules! serialize_as_number {
+    ($($type:ident: $number:expr),+ $(,)?) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let number: fn(&Self) -> u32 = $number;
+                serializer.serialize_u32(number(self))
+            }
+        }
+    )+};
+}
+
+serialize_as_number!(
+    Version: |_| 1,
+    Table: |table| table.0,
+    Protocol: |protocol| protocol.0.into(),
+    RouteTos: |tos| tos.0.into(),
+);
+
+impl Serialize for Mtu {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Bytes(bytes) => serializer.serialize_u32(*bytes),
         }
     }
 }

@@ -44,11 +44,25 @@ pub(super) fn defaults(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+/// Options that a mesh's tunnels may have: the mesh itself gives them their ends, addresses and routes.
+pub(super) fn mesh_tunnel(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = defaults(generator);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.remove("local");
+        properties.remove("remote");
+    }
+    schema.insert(
+        "description".into(),
+        "Options of the mesh's tunnels.".into(),
+    );
+    schema
+}
+
 /// The words that are read; what the kernel shows has more.
 pub(super) fn scope(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "anyOf": [
-            {"enum": ["global", "universe", "link", "host"]},
+            {"enum": ["global", "universe", "site", "link", "host"]},
             {"type": "integer", "minimum": 0, "maximum": 254}
         ]
     })

@@ -1,18 +1,19 @@
 //! Tables of topologies and the problems that they should have.
 
-use super::{Problems, Severity, Topology};
+use super::Topology;
+use crate::source::{Problems, Severity};
 
 /// A topology's source, and what each of its problems says, sorted by place. In the source a `»` marks where each
 /// problem should stand; `warning:` before a text asks for a warning rather than an error.
-pub(super) type Case<'a> = (&'a str, &'a [&'a str]);
+pub(crate) type Case<'a> = (&'a str, &'a [&'a str]);
 
 /// Checks cases whose source stands below `name: t`.
-pub(super) fn check(cases: &[Case]) {
+pub(crate) fn check(cases: &[Case]) {
     check_below("name: t\n", cases);
 }
 
 /// Checks cases whose source stands below `head`.
-pub(super) fn check_below(head: &str, cases: &[Case]) {
+pub(crate) fn check_below(head: &str, cases: &[Case]) {
     let wrong: Vec<String> = cases
         .iter()
         .filter_map(|(source, expected)| differs(&format!("{head}{source}"), expected))
@@ -21,7 +22,7 @@ pub(super) fn check_below(head: &str, cases: &[Case]) {
 }
 
 /// Everything that `source` has to say, errors and warnings.
-pub(super) fn problems(source: &str) -> Problems {
+pub(crate) fn problems(source: &str) -> Problems {
     match Topology::parse("test.yaml", source) {
         Ok(parsed) => parsed.warnings,
         Err(problems) => problems,

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::{Check, never_an_address, tunnel_path};
+use crate::source::Path;
 use crate::state::{AddressKey, InterfaceName};
-use crate::topology::problem::Path;
 use crate::topology::{Address, Short};
 
 /// An address with the place where it's written.

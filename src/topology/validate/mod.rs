@@ -4,18 +4,20 @@
 //! each. A rule refuses only what the kernel would refuse, or what could never carry a packet.
 
 mod addresses;
+mod fleet;
 mod reach;
 mod routes;
+mod view;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::problem::{Path, Problem, Segment, Severity};
-use super::read::Lost;
-use super::tree::Node;
-use super::{Effective, Mtu, Topology, Tunnel};
+use view::View;
+
+use super::{Effective, Endpoint, Mtu, Topology, Tunnel};
+use crate::source::{Lost, Node, Path, Problem, Segment, Severity};
 use crate::state::{AdminState, InterfaceName, Ttl};
 
 /// Devices that the kernel makes for itself: `lo`, and the fallback devices of its tunnel modules.
@@ -32,8 +34,49 @@ const IPV6_MIN_MTU: u32 = 1280;
 
 /// Checks a topology; `root` is what it was read from, and `lost` what it lacks of that.
 pub(super) fn validate(topology: &Topology, lost: &Lost, root: &Node) -> Vec<Problem> {
+    let fleet = topology.fleet();
+    // What can't be read of a fleet has to do with every node.
+    let complete = !lost.any(|path| match path.segments() {
+        [Segment::Key(top), ..] => top == "nodes" || top == "meshes",
+        _ => true,
+    });
+    let mut problems = if complete || topology.nodes.is_empty() {
+        fleet::validate(&fleet, lost, root)
+    } else {
+        Vec::new()
+    };
+    if topology.nodes.is_empty() {
+        problems.extend(host(topology, View::WHOLE, lost, root));
+        return problems;
+    }
+    // Nodes with nothing of their own differ in nothing but their addresses: one stands for all in the same meshes.
+    let mut seen = HashSet::new();
+    for number in 0..fleet.nodes.len() {
+        let node = fleet.nodes[number];
+        let own = !node.tunnels.is_empty()
+            || !node.addresses.is_empty()
+            || !node.routes.is_empty()
+            || node.defaults != Tunnel::default();
+        let meshes = fleet.meshes.iter().map(|graph| graph.has(number));
+        if own || seen.insert(meshes.collect::<Vec<bool>>()) {
+            let written = fleet.written(number).topology;
+            let view = View::of(&fleet, number);
+            problems.extend(host(&written, view, lost, root));
+        }
+        if problems.len() > MOST_PROBLEMS {
+            break;
+        }
+    }
+    problems
+}
+
+/// More than this aren't looked for: what every node has is wrong in every node.
+const MOST_PROBLEMS: usize = 10_000;
+
+fn host(topology: &Topology, view: View, lost: &Lost, root: &Node) -> Vec<Problem> {
     let mut check = Check {
         topology,
+        view,
         lost,
         root,
         problems: Vec::new(),
@@ -48,7 +91,9 @@ pub(super) fn validate(topology: &Topology, lost: &Lost, root: &Node) -> Vec<Pro
 }
 
 struct Check<'a> {
+    /// What one host has.
     topology: &'a Topology,
+    view: View<'a>,
     lost: &'a Lost,
     root: &'a Node<'a>,
     problems: Vec<Problem>,
@@ -66,7 +111,7 @@ impl Check<'_> {
     }
 
     fn report(&mut self, path: &Path, severity: Severity, message: String) -> &mut Problem {
-        let path = self.lost.written(path);
+        let path = self.place(path);
         let index = self.problems.len();
         self.problems.push(Problem {
             severity,
@@ -79,28 +124,43 @@ impl Check<'_> {
     }
 
     fn duplicate(&mut self, path: &Path, first: &Path, message: String) -> &mut Problem {
-        let first = self.lost.written(first);
+        let first = self.place(first);
         let span = self.root.locate(&first);
         let problem = self.error(path, message);
         problem.related = Some((span, format!("`{first}` is the first")));
         problem
     }
 
+    /// Where the file has what the host has at `path`.
+    fn place(&self, path: &Path) -> Path {
+        self.lost.written(&self.view.place(path, self.root))
+    }
+
     /// Where a tunnel's option is written: at the tunnel, or among the defaults.
     fn option(&self, tunnel: &Path, key: &str) -> Path {
         let own = tunnel.key(key);
         let default = Path::default().key("defaults").key(key);
-        if self.root.find(&own).is_none() && self.root.find(&default).is_some() {
+        let written = |path: &Path| self.root.find(&self.view.place(path, self.root)).is_some();
+        if !written(&own) && written(&default) {
             default
         } else {
             own
         }
     }
 
+    /// Whether something of this host's is missing that satisfies the condition.
+    /// It gets the path as the host has it, and as the file does.
+    fn lacks(&self, mut condition: impl FnMut(&[Segment], &Path) -> bool) -> bool {
+        self.lost.any(|path| {
+            let within = self.view.within(path);
+            within.is_some_and(|segments| condition(segments, path))
+        })
+    }
+
     /// Whether a tunnel's `keys` are as the file has them. A lost key that looks like one of them may be meant for it.
     fn knows(&self, tunnel: InterfaceName, keys: &[&str]) -> bool {
         let name = tunnel.to_string();
-        !self.lost.any(|path| match path.segments() {
+        !self.lacks(|path, _| match path {
             [
                 Segment::Key(top),
                 Segment::Key(tunnel),
@@ -149,7 +209,14 @@ impl Check<'_> {
             self.ends(&path, &options, &broadcasts);
             self.path_mtu_discovery(&path, *name, &options);
             self.underlay_device(&path, *name, &options);
-            let ends = (ends(&options), options.get(|t| &t.device));
+            let end = |field: fn(&Tunnel) -> &Option<Endpoint>| {
+                let end = options.get(field).filter(|end| *end != Endpoint::Any);
+                end.map(|end| format!("{end:?}"))
+            };
+            let ends = (
+                (end(|t| &t.local), end(|t| &t.remote)),
+                options.get(|t| &t.device),
+            );
             if !self.knows(*name, &["local", "remote", "device"]) {
                 // What was lost may tell this tunnel apart.
             } else if ends == ((None, None), None) {
@@ -187,6 +254,14 @@ impl Check<'_> {
 
     fn ends(&mut self, path: &Path, options: &Effective, broadcasts: &HashSet<Ipv4Addr>) {
         let (local, remote) = ends(options);
+        if let Some(Endpoint::Device(device)) = options.get(|t| &t.remote) {
+            self.error(
+                &self.option(path, "remote"),
+                format!(
+                    "`remote` is the other host's address, and {device} is a device of this one"
+                ),
+            );
+        }
         for (key, end) in [("local", local), ("remote", remote)] {
             let Some(end) = end else { continue };
             let kind = unusable(end).or(broadcasts.contains(&end).then_some("a broadcast"));
@@ -272,13 +347,18 @@ fn tunnel_path(name: InterfaceName) -> Path {
 
 fn ends(options: &Effective) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {
     let address = |field: fn(&Tunnel) -> &Option<super::Endpoint>| {
-        options.get(field).and_then(super::Endpoint::address)
+        options.get(field).and_then(|end| end.address())
     };
     (address(|t| &t.local), address(|t| &t.remote))
 }
 
 fn looks_like(key: &str, keys: &[&str]) -> bool {
     !similar::get_close_matches(key, keys, 1, 0.6).is_empty()
+}
+
+/// What was expected of a tunnel's end that is the name of nobody.
+fn looks_like_ipv4_end(found: &str) -> String {
+    format!("expected an IPv4 address or `any`, found {found:?}")
 }
 
 /// What keeps an address from being the end of a tunnel.

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 
 use super::routes::Written;
 use super::{Check, ends, looks_like, tunnel_path};
+use crate::source::{Path, Segment};
 use crate::state::{InterfaceName, MAIN_TABLE};
-use crate::topology::problem::{Path, Segment};
 use crate::topology::scalar::prefix;
 use crate::topology::{Address, NextHop, Tunnel};
 
@@ -69,8 +69,8 @@ impl<'a> Check<'a> {
 
     /// Whether something that couldn't be read may be the way to `ip`.
     fn may_be_reached(&self, ip: IpAddr) -> bool {
-        self.lost.any(|path| match path.segments() {
-            [.., Segment::Index(_)] => self.may_hold(path, ip),
+        self.lacks(|path, written| match path {
+            [.., Segment::Index(_)] => self.may_hold(written, ip),
             [Segment::Key(top), _, Segment::Key(key)] if top == "tunnels" => {
                 looks_like(key, &["addresses", "routes"])
             }

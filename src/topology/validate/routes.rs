@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Check, IPV6_MIN_MTU, never_an_address, tunnel_path};
+use crate::source::Path;
 use crate::state::{InterfaceName, RouteKey, RouteType, Scope};
-use crate::topology::problem::Path;
-use crate::topology::{Destination, NextHop, Route};
+use crate::topology::{Destination, Endpoint, NextHop, Route};
 
 /// The kernel cuts a route's MTU down to this (`ip_metrics_convert` in `net/ipv4/metrics.c`).
 const MAX_MTU: u32 = 65535 - 15;
@@ -100,6 +100,7 @@ impl<'a> Check<'a> {
         }
         self.nexthops(written);
         self.onlink(written);
+        self.direct(written);
         self.scope(written);
         self.numbers(written);
         self.families(written);
@@ -199,6 +200,43 @@ impl<'a> Check<'a> {
                     "`onlink` is about a gateway: `via` is missing",
                 );
             }
+        }
+    }
+
+    /// Without the tunnel needs a tunnel, its own outer address, and the host to go to.
+    fn direct(&mut self, written: &Written) {
+        let listed = !written.route.nexthops.is_empty();
+        if written.route.direct && listed {
+            let message = "with `nexthops`, each of them has its own `direct`";
+            self.error(&written.at("direct"), message);
+        }
+        for (index, hop) in written.route.hops().iter().enumerate() {
+            if !hop.direct {
+                continue;
+            }
+            let tunnel = written
+                .device(hop)
+                .and_then(|device| self.topology.tunnels.get(&device));
+            let local = tunnel.and_then(|tunnel| self.topology.tunnel(tunnel).get(|t| &t.local));
+            let problem = if hop.via.is_none() {
+                (
+                    "`direct` is about a gateway: `via` is missing",
+                    "name the other host's underlay address",
+                )
+            } else if tunnel.is_none() {
+                (
+                    "`direct` leaves a tunnel aside, and this way leads through none of this file's",
+                    "leave it out",
+                )
+            } else if local.is_none_or(|end| end == Endpoint::Any) {
+                (
+                    "`direct` goes by the network of the tunnel's `local`, which is not given",
+                    "give the tunnel its `local`",
+                )
+            } else {
+                continue;
+            };
+            self.error(&written.hop(index, "direct"), problem.0).help = Some(problem.1.into());
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// A range of characters in the source.
+/// A range of characters in the source, counted through all of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Span {
     /// The first character.
@@ -14,7 +14,15 @@ pub struct Span {
 }
 
 impl Span {
-    pub(super) fn at(start: usize) -> Self {
+    /// The same range in a file before which so many characters stand.
+    pub(crate) fn behind(self, characters: usize) -> Self {
+        Self {
+            start: self.start + characters,
+            end: self.end + characters,
+        }
+    }
+
+    pub(crate) fn at(start: usize) -> Self {
         Self {
             start,
             end: start + 1,
@@ -27,13 +35,13 @@ impl Span {
 pub struct Path(Vec<Segment>);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Segment {
+pub(crate) enum Segment {
     Key(String),
     Index(usize),
 }
 
 impl Path {
-    pub(super) fn segments(&self) -> &[Segment] {
+    pub(crate) fn segments(&self) -> &[Segment] {
         &self.0
     }
 
@@ -53,8 +61,13 @@ impl Path {
         Self(segments)
     }
 
+    /// This path and more.
+    pub(crate) fn join(&self, more: &[Segment]) -> Self {
+        Self(self.0.iter().chain(more).cloned().collect())
+    }
+
     /// A message about what stands here.
-    pub(super) fn describe(&self, message: &str) -> String {
+    pub(crate) fn describe(&self, message: &str) -> String {
         if self.0.is_empty() {
             message.to_owned()
         } else {
@@ -62,12 +75,12 @@ impl Path {
         }
     }
 
-    pub(super) fn prepend(&mut self, segment: Segment) {
+    pub(crate) fn prepend(&mut self, segment: Segment) {
         self.0.insert(0, segment);
     }
 
     /// The first `len` segments.
-    pub(super) fn prefix(&self, len: usize) -> Self {
+    pub(crate) fn prefix(&self, len: usize) -> Self {
         Self(self.0[..len.min(self.0.len())].to_vec())
     }
 }
@@ -111,7 +124,16 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn error(span: Span, message: impl Into<String>) -> Self {
+    /// The same problem in a file before which so many characters stand.
+    pub(crate) fn behind(mut self, characters: usize) -> Self {
+        self.span = self.span.behind(characters);
+        if let Some((span, _)) = &mut self.related {
+            *span = span.behind(characters);
+        }
+        self
+    }
+
+    pub(crate) fn error(span: Span, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
             message: message.into(),
@@ -121,26 +143,35 @@ impl Problem {
         }
     }
 
-    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    pub(super) fn related(mut self, span: Span, label: impl Into<String>) -> Self {
+    pub(crate) fn related(mut self, span: Span, label: impl Into<String>) -> Self {
         self.related = Some((span, label.into()));
         self
     }
 }
 
-/// The problems of one file.
+/// The problems of one source.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    /// The file's name, `<stdin>` for standard input.
-    pub file: String,
+    /// What was read: a file, a directory, or `<stdin>`.
+    pub name: String,
     /// The text that spans refer to.
-    pub source: String,
+    pub files: Vec<SourceFile>,
     /// Sorted by place.
     pub list: Vec<Problem>,
+}
+
+/// One file of a source.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    /// Its name for messages.
+    pub name: String,
+    /// What it holds.
+    pub text: String,
 }
 
 /// A problem for machines.
@@ -161,14 +192,14 @@ pub struct Located<'a> {
 }
 
 impl Problems {
-    pub(super) fn new(file: &str, source: String, mut list: Vec<Problem>) -> Self {
+    pub(crate) fn new(name: &str, files: Vec<SourceFile>, mut list: Vec<Problem>) -> Self {
         list.sort_by(|a, b| {
             (a.span, a.severity, &a.message).cmp(&(b.span, b.severity, &b.message))
         });
         list.dedup();
         Self {
-            file: file.to_owned(),
-            source,
+            name: name.to_owned(),
+            files,
             list,
         }
     }

@@ -1,16 +1,15 @@
-//! From the tree to the types, with every problem rather than the first.
+//! From the tree to types, with every problem rather than the first.
 //!
 //! serde stops at its first error. Each error carries its path, so the entry at fault is taken out of the tree and the
 //! rest is read again, until what's left reads well. What has an error is left out of the check of meaning too.
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
 use serde::de::{
-    self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, Unexpected, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess,
+    Unexpected, Visitor,
 };
 
-use super::Topology;
 use super::problem::{Path, Problem, Segment, Span};
 use super::tree::{Node, Value};
 
@@ -18,21 +17,21 @@ use super::tree::{Node, Value};
 const MAX_PROBLEMS: usize = 100;
 
 /// What could be read, and what couldn't.
-pub(super) struct Reading {
+pub(crate) struct Reading<T> {
     /// `None` where too little is left to make sense.
-    pub(super) topology: Option<Topology>,
-    pub(super) problems: Vec<Problem>,
-    /// What the file has and `topology` lacks.
-    pub(super) lost: Lost,
+    pub(crate) document: Option<T>,
+    pub(crate) problems: Vec<Problem>,
+    /// What the file has and `document` lacks.
+    pub(crate) lost: Lost,
 }
 
-/// The entries that were left out of a topology because something in them couldn't be read.
+/// The entries that were left out of a document because something in them couldn't be read.
 #[derive(Default)]
-pub(super) struct Lost(Vec<Path>);
+pub(crate) struct Lost(Vec<Path>);
 
 impl Lost {
-    /// The path in the file of what has `path` in the topology: behind a lost item of a list the indices differ.
-    pub(super) fn written(&self, path: &Path) -> Path {
+    /// The path in the file of what has `path` in the document: behind a lost item of a list the indices differ.
+    pub(crate) fn written(&self, path: &Path) -> Path {
         let mut written = Path::default();
         for segment in path.segments() {
             written = match segment {
@@ -64,39 +63,45 @@ impl Lost {
     }
 
     /// Something is missing, and nobody knows what.
-    pub(super) fn add_unknown(&mut self) {
+    pub(crate) fn add_unknown(&mut self) {
         self.0.push(Path::default());
     }
 
     /// Whether something that satisfies the condition is missing.
-    pub(super) fn any(&self, condition: impl FnMut(&Path) -> bool) -> bool {
+    pub(crate) fn any(&self, condition: impl FnMut(&Path) -> bool) -> bool {
         self.0.iter().any(condition)
     }
 }
 
-/// Reads a topology from its tree.
-pub(super) fn read(root: &Node) -> Reading {
-    match Topology::deserialize(Reader { node: root }) {
-        Ok(topology) => Reading {
-            topology: Some(topology),
+/// What a file's types have to say about reading around errors.
+pub(crate) struct Shape {
+    /// The address, route or option that a path leads into: half of one would be checked for the wrong meaning.
+    pub(crate) entry_of: fn(&Path) -> Path,
+}
+
+/// Reads a document from its tree.
+pub(crate) fn read<T: DeserializeOwned>(root: &Node, shape: &Shape) -> Reading<T> {
+    match T::deserialize(Reader { node: root }) {
+        Ok(document) => Reading {
+            document: Some(document),
             problems: Vec::new(),
             lost: Lost::default(),
         },
-        Err(error) => read_around(root, error),
+        Err(error) => read_around(root, error, shape),
     }
 }
 
-fn read_around(root: &Node, first: ReadError) -> Reading {
+fn read_around<T: DeserializeOwned>(root: &Node, first: ReadError, shape: &Shape) -> Reading<T> {
     let mut tree = root.clone();
     let mut sound = root.clone();
     let mut problems = Vec::new();
     let mut removed = Vec::new();
     let mut lost = Lost::default();
     let mut error = first;
-    let topology = loop {
+    let document = loop {
         let again = make_readable(&mut tree, &error);
         let entry = ReadError {
-            path: entry_of(&error.path),
+            path: (shape.entry_of)(&error.path),
             ..error.clone()
         };
         make_readable(&mut sound, &entry);
@@ -117,13 +122,13 @@ fn read_around(root: &Node, first: ReadError) -> Reading {
         if !again {
             break None;
         }
-        match Topology::deserialize(Reader { node: &tree }) {
-            Ok(_) => break Topology::deserialize(Reader { node: &sound }).ok(),
+        match T::deserialize(Reader { node: &tree }) {
+            Ok(_) => break T::deserialize(Reader { node: &sound }).ok(),
             Err(next) => error = next,
         }
     };
     Reading {
-        topology,
+        document,
         problems,
         lost,
     }
@@ -152,31 +157,9 @@ fn stand_in(tree: &mut Node, key: &'static str) -> bool {
     true
 }
 
-/// The address, route or option that a path leads into: half of one would be checked for the wrong meaning.
-fn entry_of(path: &Path) -> Path {
-    let depth = match path.segments() {
-        [
-            Segment::Key(top),
-            _,
-            Segment::Key(list),
-            Segment::Index(_),
-            ..,
-        ] if top == "tunnels" && is_list(list) => 4,
-        [Segment::Key(top), _, Segment::Key(_), ..] if top == "tunnels" => 3,
-        [Segment::Key(top), _, Segment::Index(_), ..] if top == "addresses" => 3,
-        [Segment::Key(_), _, ..] => 2,
-        _ => 1,
-    };
-    path.prefix(depth)
-}
-
-fn is_list(key: &str) -> bool {
-    key == "addresses" || key == "routes"
-}
-
 /// An error of serde's, with the path to the entry at fault.
 #[derive(Debug, Clone)]
-pub(super) struct ReadError {
+pub(crate) struct ReadError {
     message: String,
     help: Option<String>,
     path: Path,
@@ -504,7 +487,7 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, check_below, problems};
+    use crate::topology::testing::{check, check_below, problems};
 
     #[test]
     fn says_what_was_expected_and_found() {
@@ -658,7 +641,7 @@ mod tests {
             ),
             (
                 "addresses: {lo: [{address: 10.0.0.1/32, scope: »far}]}",
-                &["`global`, `link`, `host` or a number"],
+                &["`global`, `site`, `link`, `host` or a number"],
             ),
             (
                 "addresses: {lo: [10.0.0.1, \"2001:db8::1/64\", {address: 10.0.0.2/32, scope: 200, label: lo:2}]}",

@@ -2,7 +2,7 @@
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::problem::{Located, Problem, Problems, Severity, Span};
+use super::problem::{Located, Problem, Problems, Severity, SourceFile, Span};
 
 /// More problems than this don't help to mend the first.
 const MOST_SHOWN: usize = 100;
@@ -16,13 +16,13 @@ const BEFORE: usize = 40;
 impl Problems {
     /// The problems with line and column.
     pub fn located(&self) -> impl Iterator<Item = Located<'_>> {
-        let lines = Lines::new(&self.source);
+        let lines = Lines::new(&self.files);
         self.list.iter().map(move |problem| {
             let place = lines.place(problem.span.start);
             Located {
                 severity: problem.severity,
                 message: &problem.message,
-                file: &self.file,
+                file: &self.files[place.file].name,
                 line: place.line + 1,
                 column: place.column + 1,
                 help: problem.help.as_deref(),
@@ -37,7 +37,7 @@ impl Problems {
         } else {
             Renderer::plain()
         };
-        let lines = Lines::new(&self.source);
+        let lines = Lines::new(&self.files);
         let mut shown: Vec<String> = self
             .list
             .iter()
@@ -67,9 +67,8 @@ impl Problems {
             }
         }
         let mut group = Group::with_title(level.primary_title(printable(&problem.message)));
-        let file = printable(&self.file);
         for excerpt in &excerpts {
-            group = group.element(excerpt.snippet(&file));
+            group = group.element(excerpt.snippet());
         }
         if let Some(help) = &problem.help {
             group = group.element(Level::HELP.message(printable(help)));
@@ -84,48 +83,75 @@ impl Problems {
 /// Where a character stands, all counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place {
+    file: usize,
     line: usize,
     column: usize,
 }
 
 /// The lines of a source, found once for all of its problems.
 struct Lines<'s> {
-    source: &'s str,
-    /// Where each line starts: in bytes, and in characters.
-    starts: Vec<(usize, usize)>,
+    files: &'s [SourceFile],
+    /// Where each line starts, in characters of all files, in bytes of its own.
+    starts: Vec<Start>,
+}
+
+#[derive(Clone, Copy)]
+struct Start {
+    character: usize,
+    file: usize,
+    line: usize,
+    byte: usize,
 }
 
 impl<'s> Lines<'s> {
-    fn new(source: &'s str) -> Self {
-        let mut starts = vec![(0, 0)];
-        let (mut bytes, mut characters) = (0, 0);
-        for line in source.split_inclusive('\n') {
-            bytes += line.len();
-            characters += line.chars().count();
-            if line.ends_with('\n') {
-                starts.push((bytes, characters));
+    fn new(files: &'s [SourceFile]) -> Self {
+        let mut starts = Vec::new();
+        let mut character = 0;
+        for (file, SourceFile { text, .. }) in files.iter().enumerate() {
+            let (mut line, mut byte) = (0, 0);
+            loop {
+                starts.push(Start {
+                    character,
+                    file,
+                    line,
+                    byte,
+                });
+                let Some(length) = text[byte..].find('\n').map(|end| end + 1) else {
+                    break;
+                };
+                character += text[byte..byte + length].chars().count();
+                byte += length;
+                line += 1;
             }
+            character += text[byte..].chars().count();
         }
-        Self { source, starts }
+        Self { files, starts }
+    }
+
+    fn start(&self, character: usize) -> Start {
+        let after = self
+            .starts
+            .partition_point(|start| start.character <= character);
+        self.starts[after.saturating_sub(1)]
     }
 
     fn place(&self, character: usize) -> Place {
-        let after = self
-            .starts
-            .partition_point(|(_, start)| *start <= character);
-        let line = after.saturating_sub(1);
-        let column = character - self.starts[line].1;
-        Place { line, column }
+        let start = self.start(character);
+        Place {
+            file: start.file,
+            line: start.line,
+            column: character - start.character,
+        }
     }
 
-    fn text(&self, line: usize) -> &'s str {
-        let rest = &self.source[self.starts[line].0..];
+    fn text(&self, start: Start) -> &'s str {
+        let rest = &self.files[start.file].text[start.byte..];
         rest.lines().next().unwrap_or_default()
     }
 
     fn excerpt(&self, span: Span, kind: AnnotationKind, label: &str) -> Excerpt {
         let place = self.place(span.start);
-        let line = self.text(place.line);
+        let line = self.text(self.start(span.start));
         let piece = |from: usize, count: usize| -> String {
             line.chars().skip(from).take(count).map(visible).collect()
         };
@@ -147,6 +173,7 @@ impl<'s> Lines<'s> {
             text.push('…');
         }
         Excerpt {
+            file: printable(&self.files[place.file].name),
             place,
             text,
             marks: vec![Mark {
@@ -160,6 +187,7 @@ impl<'s> Lines<'s> {
 
 /// A line of the source, or a piece of a long one, made safe to show.
 struct Excerpt {
+    file: String,
     place: Place,
     text: String,
     marks: Vec<Mark>,
@@ -174,17 +202,18 @@ struct Mark {
 
 impl Excerpt {
     fn shows_same_text(&self, other: &Self) -> bool {
-        self.place.line == other.place.line && self.text == other.text
+        let Place { file, line, .. } = other.place;
+        self.place.file == file && self.place.line == line && self.text == other.text
     }
 
-    fn snippet<'a>(&'a self, file: &'a str) -> Snippet<'a, Annotation<'a>> {
+    fn snippet(&self) -> Snippet<'_, Annotation<'_>> {
         let marks = self.marks.iter().map(|mark| {
             let label = Some(mark.label.as_str()).filter(|label| !label.is_empty());
             mark.kind.span(mark.range.clone()).label(label)
         });
         Snippet::source(self.text.as_str())
             .line_start(self.place.line + 1)
-            .path(file)
+            .path(self.file.as_str())
             .annotations(marks)
     }
 
@@ -225,8 +254,8 @@ fn visible(c: char) -> char {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Topology;
-    use super::super::testing::problems;
+    use crate::topology::Topology;
+    use crate::topology::testing::problems;
 
     #[test]
     fn shows_place_source_and_help() {
@@ -296,7 +325,10 @@ error: tunnels.tun1: unknown key \"mut\"
 
     #[test]
     fn refuses_what_is_no_text() {
-        let Err(found) = Topology::parse_bytes("test.yaml", b"name: t\n# \xfc\nfoo: 1\n") else {
+        let Err(found) = Topology::parse_files(
+            "test.yaml",
+            vec![("test.yaml".into(), b"name: t\n# \xfc\nfoo: 1\n".to_vec())],
+        ) else {
             panic!("taken for text");
         };
         let shown = found.to_string();

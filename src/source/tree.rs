@@ -25,13 +25,13 @@ const MAX_COPIED: usize = 100_000;
 
 /// A node and the characters that it spans.
 #[derive(Debug, Clone)]
-pub(super) struct Node<'a> {
-    pub(super) span: Span,
-    pub(super) value: Value<'a>,
+pub(crate) struct Node<'a> {
+    pub(crate) span: Span,
+    pub(crate) value: Value<'a>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Null,
     Bool(bool),
     Unsigned(u64),
@@ -47,16 +47,30 @@ pub(super) enum Value<'a> {
 }
 
 /// What a source holds.
-pub(super) struct Tree<'a> {
+pub(crate) struct Tree<'a> {
     /// `None` where the syntax allows no reading.
-    pub(super) root: Option<Node<'a>>,
-    pub(super) problems: Vec<Problem>,
+    pub(crate) root: Option<Node<'a>>,
+    pub(crate) problems: Vec<Problem>,
     /// Keys with whole lists or mappings behind them were left out, so what the tree lacks, the file may have.
-    pub(super) partial: bool,
+    pub(crate) partial: bool,
+}
+
+impl Tree<'_> {
+    /// The same tree in a file before which so many characters stand.
+    pub(crate) fn behind(mut self, characters: usize) -> Self {
+        if characters > 0 {
+            if let Some(root) = &mut self.root {
+                root.move_behind(characters);
+            }
+            let problems = self.problems.into_iter();
+            self.problems = problems.map(|p| p.behind(characters)).collect();
+        }
+        self
+    }
 }
 
 /// Reads one YAML document. A syntax error ends the reading; everything else is collected.
-pub(super) fn parse(source: &str) -> Tree<'_> {
+pub(crate) fn parse(source: &str) -> Tree<'_> {
     let mut builder = Builder {
         parser: Parser::new_from_str(source),
         anchors: HashMap::new(),
@@ -430,7 +444,7 @@ fn number(text: &str, digits: &str) -> Option<Value<'static>> {
 
 impl<'a> Node<'a> {
     /// The text of a string scalar.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
             _ => None,
@@ -438,7 +452,7 @@ impl<'a> Node<'a> {
     }
 
     /// What a key is called, also where it should have been a word and isn't.
-    pub(super) fn name(&self) -> Cow<'a, str> {
+    pub(crate) fn name(&self) -> Cow<'a, str> {
         match &self.value {
             Value::Text(text) => text.clone(),
             Value::Null => Cow::Borrowed("null"),
@@ -449,6 +463,24 @@ impl<'a> Node<'a> {
             Value::Sequence(_) | Value::Mapping(_) | Value::Refused | Value::Removed => {
                 Cow::Borrowed("?")
             }
+        }
+    }
+
+    fn move_behind(&mut self, characters: usize) {
+        self.span = self.span.behind(characters);
+        match &mut self.value {
+            Value::Sequence(items) => {
+                for item in items {
+                    item.move_behind(characters);
+                }
+            }
+            Value::Mapping(entries) => {
+                for (key, value) in entries {
+                    key.move_behind(characters);
+                    value.move_behind(characters);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -468,7 +500,7 @@ impl<'a> Node<'a> {
     }
 
     /// What `path` leads to.
-    pub(super) fn find(&self, path: &Path) -> Option<&Self> {
+    pub(crate) fn find(&self, path: &Path) -> Option<&Self> {
         let mut segments = path.segments().iter();
         segments.try_fold(self, |node, segment| Some(node.child(segment)?.1))
     }
@@ -489,7 +521,7 @@ impl<'a> Node<'a> {
 
     /// Where `path` stands: a scalar's own place, else its key's. The nearest parent where the path goes further
     /// than the tree (a default that nobody wrote).
-    pub(super) fn locate(&self, path: &Path) -> Span {
+    pub(crate) fn locate(&self, path: &Path) -> Span {
         let mut node = self;
         let mut span = self.span;
         for segment in path.segments() {
@@ -508,7 +540,7 @@ impl<'a> Node<'a> {
     }
 
     /// Takes the entry at `path` out of the tree. False where there is none.
-    pub(super) fn remove(&mut self, path: &Path) -> bool {
+    pub(crate) fn remove(&mut self, path: &Path) -> bool {
         let Some((last, parents)) = path.segments().split_last() else {
             return false;
         };
@@ -549,8 +581,8 @@ impl<'a> Node<'a> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::testing::{check, check_below, problems};
     use super::*;
+    use crate::topology::testing::{check, check_below, problems};
 
     #[test]
     fn refuses_what_yaml_versions_read_differently() {

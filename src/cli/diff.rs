@@ -1,0 +1,252 @@
+//! `tunnelform diff`: what another version of the file changes on each node.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use tunnelform::desired::desired;
+use tunnelform::plan::{Plan, Style, Terms, plan};
+use tunnelform::state::{Observed, State};
+use tunnelform::topology::{Fleet, Host, Name, Topology};
+
+use super::apply::terms;
+use super::input::{Input, counted, no_such_node};
+use super::offline::{NodePlan, Totals, bare, print_json, print_text, summary, unknowable};
+use super::{CHANGES, DONE, Failure, Result, Terminal, print, warn};
+
+/// What a comment on a pull request may hold; GitHub takes 65,536 characters.
+const MOST_MARKDOWN: usize = 60_000;
+
+/// Show what a change of the file changes on each node. Needs no root, no kernel and no host.
+///
+/// It compares what the two files want. What else a host has, and what has drifted there, it can't know: `apply
+/// --dry-run` does.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tunnelform diff old.yaml new.yaml\n  tunnelform diff --node node-1 old.yaml new.yaml\n  \
+                        git show main:fleet.yaml | tunnelform diff --output markdown - fleet.yaml\n\n\
+                        Exit codes: 0 compared, 1 error; with --detailed-exitcode 2 if anything differs."
+)]
+pub(super) struct Diff {
+    /// The file as it was: a file, a directory, or `-` for standard input.
+    #[arg(value_name = "OLD")]
+    old: PathBuf,
+    /// The file as it will be.
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+    /// One node alone.
+    #[arg(long, value_name = "NAME", conflicts_with = "all_nodes")]
+    node: Option<Name>,
+    /// Every node of either file. The default.
+    #[arg(long)]
+    all_nodes: bool,
+    /// Form of the output.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Form,
+    /// Exit with 2 if anything differs.
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one document.
+    Json,
+    /// For a comment on a pull request.
+    Markdown,
+}
+
+impl Diff {
+    pub(super) fn run(self, terminal: &Terminal) -> Result {
+        let read = |file: &PathBuf| Input { file: file.clone() }.topology(terminal);
+        let (old, new) = (read(&self.old)?, read(&self.new)?);
+        for warning in unknowable(&new)
+            .or(unknowable(&old))
+            .into_iter()
+            .chain(renamed(&old, &new))
+        {
+            warn(terminal, &warning);
+        }
+        let (was, will) = (old.fleet(), new.fleet());
+        let names = self.names(&was, &will)?;
+        let terms = terms(&new, false, true);
+        let plans = names.iter().map(|name| {
+            let name = name.as_ref();
+            NodePlan {
+                node: name.map_or_else(|| new.name.to_string(), Name::to_string),
+                plan: compare((&old, was.host(name)), (&new, will.host(name)), &terms),
+            }
+        });
+        let totals = match self.output {
+            Form::Text => print_text(plans, terminal.style())?,
+            Form::Json => print_json(new.name.as_str(), plans)?,
+            Form::Markdown => markdown(plans, &self.old_name(), &self.new.display().to_string())?,
+        };
+        match totals.failure() {
+            Some(failure) => Err(failure),
+            None if self.detailed_exitcode && totals.changed > 0 => Ok(CHANGES),
+            None => Ok(DONE),
+        }
+    }
+
+    fn old_name(&self) -> String {
+        Input {
+            file: self.old.clone(),
+        }
+        .name()
+    }
+
+    /// The nodes to compare, in the order of their names; `None` is the one host of a topology without nodes.
+    fn names(&self, was: &Fleet, will: &Fleet) -> std::result::Result<Vec<Option<Name>>, Failure> {
+        if let Some(name) = &self.node {
+            let known = was.host(Some(name)).or_else(|| will.host(Some(name)));
+            return match known {
+                Some(_) => Ok(vec![Some(name.clone())]),
+                None => Err(no_such_node(will, name)),
+            };
+        }
+        let names: BTreeSet<&Name> = was.names().chain(will.names()).collect();
+        let one = was.names().len() == 0 || will.names().len() == 0;
+        let names = names.into_iter().cloned().map(Some);
+        Ok(one.then_some(None).into_iter().chain(names).collect())
+    }
+}
+
+fn renamed(old: &Topology, new: &Topology) -> Option<String> {
+    let marks =
+        (old.name != new.name).then_some(("name", old.name.to_string(), new.name.to_string()));
+    let protocols = (old.route_protocol.0, new.route_protocol.0);
+    let routes = (protocols.0 != protocols.1).then(|| {
+        (
+            "route_protocol",
+            protocols.0.to_string(),
+            protocols.1.to_string(),
+        )
+    });
+    let (key, was, will) = marks.or(routes)?;
+    Some(format!(
+        "`{key}` changes from {was} to {will}: hosts know what is theirs by it. `destroy` the old file before the new \
+         one is applied, or `apply --adopt` it"
+    ))
+}
+
+/// What leads from the one to the other on a host that has nothing else.
+fn compare(
+    (old, was): (&Topology, Option<Host>),
+    (new, will): (&Topology, Option<Host>),
+    terms: &Terms,
+) -> std::result::Result<Plan, String> {
+    let want = |topology: &Topology, host: Option<&Host>| match host {
+        Some(host) => desired(host, &bare(topology, host.node.as_ref())).map_err(|e| e.to_string()),
+        None => Ok(State::default()),
+    };
+    let from = want(old, was.as_ref())?;
+    let to = want(new, will.as_ref())?;
+    let known = will.is_none().then(|| from.clone());
+    let observed = holding(from, &to);
+    Ok(plan(
+        &to,
+        Some(known.as_ref().unwrap_or(&to)),
+        &observed,
+        terms,
+    ))
+}
+
+/// A host that has a state, and every device that either state counts on.
+fn holding(state: State, other: &State) -> Observed {
+    let mut observed = Observed::bare();
+    for state in [&state, other] {
+        let bound = state
+            .tunnels
+            .values()
+            .filter_map(|tunnel| tunnel.endpoints().device);
+        let with_addresses = state.addresses.keys().map(|key| key.device);
+        let routed = state.routes.values().flat_map(|route| route.devices());
+        let devices: BTreeSet<_> = bound.chain(with_addresses).chain(routed).collect();
+        for device in devices {
+            if !other.tunnels.contains_key(&device) && !state.tunnels.contains_key(&device) {
+                observed.add_device(device, 1500);
+            }
+        }
+    }
+    for (name, tunnel) in &state.tunnels {
+        observed.add_device(*name, tunnel.mtu);
+        if let Some(device) = observed.devices.get_mut(name) {
+            device.alias.clone_from(&tunnel.alias);
+            device.kind = "ipip".into();
+        }
+    }
+    observed.state = state;
+    observed
+}
+
+/// A table of the nodes that change, and each one's plan folded away.
+fn markdown(
+    plans: impl Iterator<Item = NodePlan>,
+    old: &str,
+    new: &str,
+) -> std::result::Result<Totals, Failure> {
+    let mut totals = Totals::default();
+    let mut table = String::new();
+    let mut details = String::new();
+    let mut left_out = 0;
+    for node in plans {
+        totals.add(&node);
+        let (counts, text) = match &node.plan {
+            Ok(plan) if plan.is_empty() && plan.conflicts.is_empty() => continue,
+            Ok(plan) => (plan.counts(), plan.text(Style { color: false })),
+            Err(error) => (Default::default(), error.clone()),
+        };
+        let row = format!(
+            "| {} | {} | {} | {} | {} |\n",
+            node.node, counts.create, counts.update, counts.replace, counts.delete
+        );
+        let block = format!(
+            "<details><summary>{}</summary>\n\n```diff\n{}\n```\n\n</details>\n",
+            node.node,
+            as_diff(&text)
+        );
+        if table.len() + row.len() + details.len() + block.len() > MOST_MARKDOWN {
+            left_out += 1;
+            continue;
+        }
+        table += &row;
+        details += &block;
+    }
+    let mut text = format!("### tunnelform: {old} → {new}\n\n");
+    if table.is_empty() && left_out == 0 {
+        text += "No node changes.\n";
+    } else {
+        text +=
+            "| node | create | change | replace | delete |\n| --- | ---: | ---: | ---: | ---: |\n";
+        text += &table;
+        if left_out > 0 {
+            text += &format!(
+                "\n… and {}: too much for a comment.\n",
+                counted(left_out, "more node")
+            );
+        }
+        text += &format!("{}\n\n{details}", summary(&totals));
+    }
+    print(&text)?;
+    Ok(totals)
+}
+
+/// With the sign in the first column, where a diff is coloured by it.
+fn as_diff(text: &str) -> String {
+    let lines = text.trim_end().lines().map(|line| {
+        let (sign, rest) = match line.get(..3) {
+            Some("  +") => ("+", &line[3..]),
+            Some("  -") => ("-", &line[3..]),
+            Some("  ~") => ("!", &line[3..]),
+            Some("-/+") => ("!", line),
+            _ => ("", line),
+        };
+        // Nothing in a plan may end the block.
+        format!("{sign}{}", rest.replace("```", "'''"))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}

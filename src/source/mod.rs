@@ -1,0 +1,13 @@
+//! YAML as people write it: a tree that knows where everything stands, serde over it, and problems shown at their place.
+//!
+//! What the keys mean is none of its business.
+
+mod problem;
+mod read;
+mod render;
+mod tree;
+
+pub(crate) use problem::Segment;
+pub use problem::{Located, Path, Problem, Problems, Severity, SourceFile, Span};
+pub(crate) use read::{Lost, Shape, read};
+pub(crate) use tree::{Node, Tree, Value, parse};

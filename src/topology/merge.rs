@@ -1,0 +1,259 @@
+//! Several files as one topology: a directory to which each role of a host adds its part.
+//!
+//! What has a name is given once: a second tunnel, node option or default of the same name is an error that shows both
+//! places, never a silent override. Lists of addresses and routes add up. `version`, `name` and `route_protocol` may be
+//! repeated as they are.
+
+use crate::source::{self, Node, Path, Problem, SourceFile, Tree, Value};
+
+/// Reads the files into one tree, whose places count through all of them.
+pub(super) fn parse(files: &[SourceFile]) -> Tree<'_> {
+    let mut before = 0;
+    let mut all: Option<Tree> = None;
+    for SourceFile { text, .. } in files {
+        let tree = source::parse(text).behind(before);
+        before += text.chars().count();
+        all = Some(match all {
+            None => tree,
+            Some(first) => join(first, tree),
+        });
+    }
+    all.unwrap_or(Tree {
+        root: None,
+        problems: Vec::new(),
+        partial: false,
+    })
+}
+
+fn join<'a>(mut first: Tree<'a>, second: Tree<'a>) -> Tree<'a> {
+    first.problems.extend(second.problems);
+    first.partial |= second.partial;
+    first.root = match (first.root, second.root) {
+        (Some(mut root), Some(other)) => {
+            let mut merge = Merge {
+                problems: &mut first.problems,
+            };
+            merge.document(&mut root, other, &Path::default());
+            Some(root)
+        }
+        // What a file that can't be read would have added is unknown.
+        _ => None,
+    };
+    first
+}
+
+/// What becomes of a key that both have.
+enum Rule {
+    /// Entries by name, each given once.
+    Once,
+    /// Entries that are documents of their own.
+    Documents,
+    /// Entries whose lists add up.
+    Lists,
+    /// A list that adds up.
+    Add,
+    /// A value that may be repeated as it is.
+    Same,
+}
+
+fn rule(key: &str, top: bool) -> Rule {
+    match key {
+        "nodes" if top => Rule::Documents,
+        "tunnels" | "meshes" | "defaults" | "labels" => Rule::Once,
+        "addresses" => Rule::Lists,
+        "routes" | "subnets" => Rule::Add,
+        _ => Rule::Same,
+    }
+}
+
+struct Merge<'p> {
+    problems: &'p mut Vec<Problem>,
+}
+
+impl Merge<'_> {
+    fn document<'a>(&mut self, to: &mut Node<'a>, from: Node<'a>, path: &Path) {
+        let top = path.segments().is_empty();
+        let span = from.span;
+        let (Value::Mapping(entries), Value::Mapping(others)) = (&mut to.value, from.value) else {
+            let message = path.describe("expected a mapping in each file");
+            self.problems.push(Problem::error(span, message));
+            return;
+        };
+        for (key, value) in others {
+            let name = key.name();
+            let path = path.key(&name);
+            match entries.iter_mut().find(|(known, _)| known.name() == name) {
+                None => entries.push((key, value)),
+                Some((first, known)) => {
+                    let first = first.span;
+                    match rule(&name, top) {
+                        Rule::Once => self.entries(known, value, &path, &Rule::Same),
+                        Rule::Documents => self.entries(known, value, &path, &Rule::Documents),
+                        Rule::Lists => self.entries(known, value, &path, &Rule::Add),
+                        Rule::Add => self.add(known, value, first, key.span, &path),
+                        Rule::Same => {
+                            if !same(known, &value) {
+                                self.clash(first, key.span, &path);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn entries<'a>(&mut self, to: &mut Node<'a>, from: Node<'a>, path: &Path, rule: &Rule) {
+        let (span, other) = (to.span, from.span);
+        let (Value::Mapping(entries), Value::Mapping(others)) = (&mut to.value, from.value) else {
+            self.clash(span, other, path);
+            return;
+        };
+        // Before the loop: a fleet has thousands of entries.
+        let mut known: std::collections::HashMap<_, usize> = entries
+            .iter()
+            .enumerate()
+            .map(|(index, (key, _))| (key.name(), index))
+            .collect();
+        for (key, value) in others {
+            let path = path.key(key.name());
+            match known.get(&key.name()) {
+                None => {
+                    known.insert(key.name(), entries.len());
+                    entries.push((key, value));
+                }
+                Some(&index) => {
+                    let (first, known) = &mut entries[index];
+                    match rule {
+                        Rule::Documents => self.document(known, value, &path),
+                        Rule::Add => self.add(known, value, first.span, key.span, &path),
+                        Rule::Once | Rule::Lists | Rule::Same => {
+                            self.clash(first.span, key.span, &path);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn add<'a>(
+        &mut self,
+        to: &mut Node<'a>,
+        from: Node<'a>,
+        first: source::Span,
+        second: source::Span,
+        path: &Path,
+    ) {
+        match (&mut to.value, from.value) {
+            (Value::Sequence(items), Value::Sequence(others)) => items.extend(others),
+            _ => self.clash(first, second, path),
+        }
+    }
+
+    fn clash(&mut self, first: source::Span, second: source::Span, path: &Path) {
+        let problem = Problem::error(second, path.describe("given in two files"))
+            .related(first, "first given here")
+            .help("keep one of the two: files of a directory add to one another, none overrides another");
+        self.problems.push(problem);
+    }
+}
+
+/// Whether two scalars are the same.
+fn same(one: &Node, other: &Node) -> bool {
+    let scalar = |node: &Node| !matches!(node.value, Value::Sequence(_) | Value::Mapping(_));
+    scalar(one) && scalar(other) && one.name() == other.name()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::topology::Topology;
+
+    fn parse(files: &[(&str, &str)]) -> Result<Topology, String> {
+        let files = files.iter();
+        let files = files.map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()));
+        match Topology::parse_files("hq.d", files.collect()) {
+            Ok(parsed) => Ok(parsed.topology),
+            Err(problems) => Err(problems.to_string()),
+        }
+    }
+
+    #[test]
+    fn files_add_up() {
+        let topology = parse(&[
+            ("1.yaml", "version: 1\nname: t\ndefaults: {ttl: 64}\naddresses: {lo: [10.0.0.1]}\nroutes: [{to: 10.1.0.0/16, type: blackhole}]\nnodes: {a: {underlay: 192.0.2.1}}"),
+            ("2.yaml", "version: 1\nname: t\ndefaults: {tos: 2}\naddresses: {lo: [10.0.0.2], eth0: [10.0.1.1/24]}\nroutes: [{to: 10.2.0.0/16, type: blackhole}]\nnodes: {a: {subnets: [10.244.1.0/24]}, b: {underlay: 192.0.2.2}}"),
+        ])
+        .unwrap();
+        assert_eq!(topology.routes.len(), 2);
+        assert_eq!(topology.addresses.len(), 2);
+        assert_eq!(topology.addresses.values().map(Vec::len).sum::<usize>(), 3);
+        assert!(topology.defaults.ttl.is_some() && topology.defaults.tos.is_some());
+        assert_eq!(topology.nodes["a"].subnets.len(), 1);
+        assert_eq!(topology.nodes.len(), 2);
+    }
+
+    #[test]
+    fn a_clash_names_both_places() {
+        let cases = [
+            (
+                "name: t\ntunnels: {a: {local: 10.0.0.1}}",
+                "\ntunnels: {a: {local: 10.0.0.2}}",
+                "tunnels.a: given in two files",
+                "2.yaml:2:11",
+            ),
+            (
+                "name: t",
+                "name: u",
+                "name: given in two files",
+                "2.yaml:1:1",
+            ),
+            (
+                "name: t\ndefaults: {ttl: 1}",
+                "defaults: {ttl: 1}",
+                "defaults.ttl: given in two files",
+                "2.yaml:1:12",
+            ),
+            (
+                "name: t\nnodes: {a: {underlay: 192.0.2.1}}",
+                "nodes: {a: {underlay: 192.0.2.2}}",
+                "nodes.a.underlay: given in two files",
+                "2.yaml:1:13",
+            ),
+            (
+                "name: t\nnodes: {a: {tunnels: {x: {local: 192.0.2.1}}}}",
+                "nodes: {a: {tunnels: {x: {local: 192.0.2.1}}}}",
+                "nodes.a.tunnels.x: given in two files",
+                "2.yaml:1:23",
+            ),
+            (
+                "name: t\nroutes: []",
+                "routes: {}",
+                "routes: given in two files",
+                "2.yaml:1:1",
+            ),
+        ];
+        for (first, second, message, place) in cases {
+            let problems = parse(&[("1.yaml", first), ("2.yaml", second)]).unwrap_err();
+            assert!(problems.contains(message), "{problems}");
+            assert!(problems.contains(place), "{problems}");
+            assert!(problems.contains("1.yaml:"), "{problems}");
+            assert!(problems.contains("first given here"), "{problems}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_shown_in_its_own_file() {
+        let problems = parse(&[
+            ("1.yaml", "name: t # ü\n"),
+            ("2.yaml", "# ü\ndefaults: {ttl: 300}\n"),
+        ])
+        .unwrap_err();
+        assert!(problems.contains("2.yaml:2:17"), "{problems}");
+        let problems = parse(&[("1.yaml", "name: t\n"), ("2.yaml", "a: [\n")]).unwrap_err();
+        assert!(problems.contains("2.yaml:2:1"), "{problems}");
+        let problems = parse(&[("1.yaml", "name: t\n"), ("2.yaml", "- a\n")]).unwrap_err();
+        assert!(
+            problems.contains("expected a mapping in each file"),
+            "{problems}"
+        );
+    }
+}
