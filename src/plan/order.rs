@@ -268,7 +268,7 @@ fn has_gateway(change: &Change) -> bool {
 struct Early {
     endpoints: BTreeSet<Endpoints>,
     networks: BTreeSet<(InterfaceName, Option<ipnet::IpNet>)>,
-    locals: BTreeSet<(InterfaceName, std::net::IpAddr)>,
+    locals: BTreeSet<(InterfaceName, IpAddr)>,
 }
 
 impl Early {
@@ -296,11 +296,16 @@ impl Early {
     fn removes(&self, change: &Change) -> bool {
         match change {
             Change::Tunnel(_, Delta::Replace { .. }) => true,
-            Change::Tunnel(_, delta) => delta.before().is_some_and(|t| self.endpoints.contains(&t.endpoints())),
+            Change::Tunnel(_, delta) => delta
+                .before()
+                .is_some_and(|t| self.endpoints.contains(&t.endpoints())),
             Change::Address(key, delta) => delta.before().is_some_and(|address| {
-                self.locals.contains(&(key.device, key.local))
-                    // The new one would become the old one's secondary, and go with it.
-                    || (key.local.is_ipv4() && self.networks.contains(&(key.device, address.network(key))))
+                match key.local {
+                    // The new one would become the old one's secondary, and go with it. In another network the same
+                    // address may stand twice.
+                    IpAddr::V4(_) => self.networks.contains(&(key.device, address.network(key))),
+                    IpAddr::V6(_) => self.locals.contains(&(key.device, key.local)),
+                }
             }),
             Change::Route(..) => false,
         }

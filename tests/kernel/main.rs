@@ -8,6 +8,7 @@ mod commands;
 mod drift;
 mod effects;
 mod failure;
+mod fleet;
 mod kill;
 mod lock;
 mod mtu;
@@ -50,6 +51,7 @@ fn trials() -> Vec<Trial> {
         effects::trials(),
         mtu::trials(),
         failure::trials(),
+        fleet::trials(),
         kill::trials(),
         traffic::trials(),
         lock::trials(),

@@ -83,16 +83,16 @@ impl Pair {
     }
 }
 
-/// The IP protocols of the packets that pass a host while `work` is done, each with its source and destination.
-fn captured<T>(host: &Host, work: impl FnOnce() -> T) -> (T, BTreeSet<(u8, [u8; 8])>) {
-    /// `ETH_P_IP` in network byte order.
-    const IPV4: u32 = 0x0800_u16.to_be() as u32;
+/// The IP protocols of the IPv4 packets that pass a host while `work` is done, each with its source and destination.
+pub fn captured<T>(host: &Host, work: impl FnOnce() -> T) -> (T, BTreeSet<(u8, [u8; 8])>) {
+    /// `ETH_P_ALL` in network byte order: also what a bridge takes away before IP sees it.
+    const ALL: u32 = 0x0003_u16.to_be() as u32;
     let socket = host.inside(|| {
         socket_with(
             AddressFamily::PACKET,
             SocketType::DGRAM,
             SocketFlags::NONBLOCK,
-            Some(Protocol::from_raw(IPV4.try_into().unwrap())),
+            Some(Protocol::from_raw(ALL.try_into().unwrap())),
         )
         .expect("a packet socket")
     });
@@ -100,9 +100,9 @@ fn captured<T>(host: &Host, work: impl FnOnce() -> T) -> (T, BTreeSet<(u8, [u8; 
     let done = work();
     let (mut seen, mut packet) = (BTreeSet::new(), vec![0; 2048]);
     while let Ok((length, _)) = recv(&socket, packet.as_mut_slice(), RecvFlags::empty()) {
-        if let (Some(&protocol), Some(ends)) =
-            (packet[..length].get(9), packet[..length].get(12..20))
-        {
+        let packet = &packet[..length];
+        let ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
+        if let (Some(&protocol), Some(ends), true) = (packet.get(9), packet.get(12..20), ipv4) {
             seen.insert((protocol, ends.try_into().unwrap()));
         }
     }
@@ -120,10 +120,14 @@ pub fn ping(host: &Host, to: &str, count: u32, every: Duration) -> u32 {
 
 /// The number in ping's `5 packets transmitted, 5 received`.
 pub fn received(summary: &str) -> u32 {
-    let before = summary.split(" received").next().unwrap_or_default();
+    number_before(summary, " received")
+}
+
+pub fn number_before(summary: &str, word: &str) -> u32 {
+    let before = summary.split(word).next().unwrap_or_default();
     before
-        .rsplit(' ')
-        .next()
+        .split_whitespace()
+        .next_back()
         .and_then(|word| word.parse().ok())
         .unwrap_or_else(|| panic!("no count in: {summary}"))
 }

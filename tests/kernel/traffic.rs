@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::seed::{LEFT, Pair, received};
+use crate::seed::{LEFT, Pair, number_before, received};
 use crate::world::{Host, Run, trials};
 
 trials![other_changes_lose_nothing, own_ttl_loses_nothing];
@@ -41,6 +41,30 @@ impl Stream {
     fn end(self) -> u32 {
         let run = Run::new("ping".into(), self.0.wait_with_output().expect("ping ends"));
         received(&run.stdout)
+    }
+}
+
+/// Echoes until they are stopped, one every 20 ms.
+pub struct Flood(Child);
+
+impl Flood {
+    pub fn start(host: &Host, to: &str) -> Self {
+        let mut ping = Command::new("ping");
+        ping.args(["-n", "-q", "-i", "0.02", "-W", "5", to]);
+        ping.stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self(host.inside(|| ping.spawn().expect("ping starts")))
+    }
+
+    /// How many were sent, and how many answered. One that is on its way counts as answered.
+    pub fn end(self) -> (u32, u32) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("ping is there");
+        let run = Run::new("ping".into(), self.0.wait_with_output().expect("ping ends"));
+        let sent = number_before(&run.stdout, " packets transmitted");
+        let answered = received(&run.stdout);
+        (sent, if sent == answered + 1 { sent } else { answered })
     }
 }
 
