@@ -414,3 +414,314 @@ fn groff_warnings(page: &str) -> Option<String> {
         .output();
     groff.ok().map(|output| err(&output))
 }
+
+/// The README's fleet, and the plan that it shows.
+#[test]
+fn plans_the_fleet_of_the_readme() {
+    let readme = include_str!("../README.md");
+    let block = |start: &str| {
+        let rest = readme.split(start).nth(1).expect("the README has it");
+        rest.split("```").next().unwrap_or_default().to_owned()
+    };
+    let fleet = block("```yaml\n# fleet.yaml\n");
+    let arguments = "apply --dry-run --against empty --node node-2";
+    let shown = block(&format!("$ tunnelform {arguments} fleet.yaml\n"));
+    let arguments: Vec<&str> = arguments.split(' ').chain(["-"]).collect();
+    let planned = run_with(&arguments, fleet);
+    assert_eq!(out(&planned), shown, "{}", err(&planned));
+    assert_eq!(err(&planned), "");
+}
+
+const FLEET: &str = "\
+name: pods
+nodes:
+  node-1: {underlay: 192.168.10.2, subnets: [10.244.1.0/24]}
+  node-2: {underlay: 192.168.20.2, subnets: [10.244.2.0/24]}
+  node-3: {underlay: 192.168.20.3, subnets: [10.244.3.0/24]}
+meshes: {pods: {interface: pods0}}
+";
+
+/// `--node` and TUNNELFORM_NODE choose; who is nobody hears who there is.
+#[test]
+fn a_node_is_chosen_by_flag_and_environment() {
+    let render = |node: Option<&str>, environment: Option<&str>| {
+        let mut command = tunnelform(&["render", "-"]);
+        command.args(node.into_iter().flat_map(|name| ["--node", name]));
+        command.env_remove("TUNNELFORM_NODE");
+        if let Some(name) = environment {
+            command.env("TUNNELFORM_NODE", name);
+        }
+        command.write_stdin(FLEET).output().expect("runs")
+    };
+    for (node, environment, local) in [
+        (Some("node-1"), None, "local: 192.168.10.2"),
+        (None, Some("node-2"), "local: 192.168.20.2"),
+        (Some("node-1"), Some("node-2"), "local: 192.168.10.2"),
+    ] {
+        let output = render(node, environment);
+        assert!(out(&output).contains(local), "{}", err(&output));
+    }
+    for (node, environment, message) in [
+        (
+            Some("node-x"),
+            None,
+            "no node is called node-x: did you mean node-",
+        ),
+        (Some("zzz"), None, "the nodes are node-1, node-2, node-3"),
+        (None, Some("zzz"), "the nodes are node-1, node-2, node-3"),
+        (None, None, "which node is this?"),
+        (Some("a b"), None, "expected a name of 1 to 63 letters"),
+    ] {
+        let output = render(node, environment);
+        assert!(code(&output) > 0);
+        assert!(err(&output).contains(message), "{}", err(&output));
+    }
+    let output = run_with(&["render", "--node", "node-1", "-"], GOOD);
+    assert!(err(&output).contains("has no `nodes`"), "{}", err(&output));
+}
+
+/// What `render` prints is a topology for one host, with the same plan.
+#[test]
+fn a_rendered_topology_has_the_same_plan() {
+    for node in ["node-1", "node-3"] {
+        let of_fleet = run_with(
+            &[
+                "apply",
+                "--dry-run",
+                "--against",
+                "empty",
+                "--node",
+                node,
+                "-",
+            ],
+            FLEET,
+        );
+        let rendered = out(&run_with(&["render", "--node", node, "-"], FLEET));
+        let of_rendered = run_with(&["apply", "--dry-run", "--against", "empty", "-"], rendered);
+        assert_eq!(out(&of_fleet), out(&of_rendered));
+        assert!(out(&of_fleet).contains("Plan: 5 to create"));
+    }
+}
+
+#[test]
+fn every_node_is_planned_in_one_go() {
+    let all = [
+        "apply",
+        "--dry-run",
+        "--all-nodes",
+        "--against",
+        "empty",
+        "-",
+    ];
+    let output = run_with(&all, FLEET);
+    let text = out(&output);
+    assert_eq!(code(&output), 0);
+    for line in [
+        "node-2:\n  + tunnel pods0  ipip local 192.168.20.2",
+        "NODE    CREATE  CHANGE  REPLACE  DELETE  STATE",
+        "3 of 3 nodes would change: 15 to create, 0 to change, 0 to replace, 0 to delete.",
+    ] {
+        assert!(text.contains(line), "no {line:?} in\n{text}");
+    }
+    let machine = [&all[..], &["--output", "json", "--detailed-exitcode"]].concat();
+    let output = run_with(&machine, FLEET);
+    assert_eq!(code(&output), 2);
+    let document = json(&output);
+    assert_eq!(document["counts"]["create"], 15);
+    assert_eq!(document["in_sync"], false);
+    assert_eq!(document["nodes"][2]["node"], "node-3");
+    assert_eq!(document["nodes"][2]["plan"]["counts"]["create"], 5);
+}
+
+/// States of some nodes, and none of another: that one has no plan, and the exit code says so.
+#[test]
+fn a_state_is_missing() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let state = "{format_version: 1, tunnelform_version: x, marks_addresses: true, devices: {}, tunnels: {}, addresses: [], routes: []}";
+    for node in ["node-1", "node-2"] {
+        let path = directory.path().join(format!("{node}.yaml"));
+        fs::write(path, state).expect("a file can be written");
+    }
+    let against = directory.path().to_string_lossy().into_owned();
+    let output = run_with(
+        &[
+            "apply",
+            "--dry-run",
+            "--all-nodes",
+            "--against",
+            &against,
+            "-",
+        ],
+        FLEET,
+    );
+    assert_eq!(code(&output), 1);
+    assert!(
+        err(&output).contains("no plan for 1 node"),
+        "{}",
+        err(&output)
+    );
+    assert!(
+        out(&output).contains("node-3.yaml: No such file"),
+        "{}",
+        out(&output)
+    );
+    assert!(out(&output).contains("2 of 3 nodes would change: 10 to create"));
+    let one = [
+        "apply",
+        "--dry-run",
+        "--node",
+        "node-1",
+        "--against",
+        &against,
+        "-",
+    ];
+    assert!(err(&run_with(&one, FLEET)).contains("is a directory"));
+}
+
+#[test]
+fn offline_flags_go_together() {
+    for arguments in [
+        &["apply", "--against", "empty", "-"][..],
+        &["apply", "--dry-run", "--all-nodes", "-"],
+        &[
+            "apply",
+            "--dry-run",
+            "--against",
+            "empty",
+            "--netns",
+            "x",
+            "-",
+        ],
+        &[
+            "apply",
+            "--dry-run",
+            "--against",
+            "empty",
+            "--all-nodes",
+            "--node",
+            "node-1",
+            "-",
+        ],
+        &["diff", "-"],
+        &["diff", "a", "b", "--node", "x", "--all-nodes"],
+        &["export", "--state", "--owner", "hq"],
+    ] {
+        assert_eq!(code(&run_with(arguments, FLEET)), 2, "{arguments:?}");
+    }
+}
+
+/// A node that comes, one that goes, one that moves: each node's changes, in three forms.
+#[test]
+fn a_diff_shows_what_changes_on_each_node() {
+    let (_old, old) = file(FLEET);
+    let (_new, new) = file(
+        FLEET
+            .replace("node-3", "node-4")
+            .replace("10.244.3.0", "10.244.4.0")
+            .replace("192.168.20.3", "192.168.20.4"),
+    );
+    let (old, new) = (old.to_string_lossy(), new.to_string_lossy());
+    let output = run(&["diff", &old, &new]);
+    let text = out(&output);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    for line in [
+        "node-1:\n  + route 10.244.4.0/24  via 192.168.20.4 dev pods0 onlink\n  - route 10.244.3.0/24",
+        "node-3:\n  - tunnel pods0",
+        "node-4:\n  + tunnel pods0",
+        "4 of 4 nodes would change: 7 to create, 0 to change, 0 to replace, 4 to delete.",
+    ] {
+        assert!(text.contains(line), "no {line:?} in\n{text}");
+    }
+    let output = run(&[
+        "diff",
+        &old,
+        &new,
+        "--output",
+        "json",
+        "--detailed-exitcode",
+    ]);
+    assert_eq!(code(&output), 2);
+    assert_eq!(json(&output)["nodes"][0]["plan"]["counts"]["create"], 1);
+    let text = out(&run(&["diff", &old, &new, "--output", "markdown"]));
+    assert!(text.contains("| node-1 | 1 | 0 | 0 | 1 |"), "{text}");
+    assert!(
+        text.contains("<details><summary>node-1</summary>\n\n```diff\n+ route 10.244.4.0/24"),
+        "{text}"
+    );
+    let output = run(&["diff", &old, &old, "--detailed-exitcode"]);
+    assert_eq!(code(&output), 0);
+    assert!(
+        out(&output).contains("0 of 3 nodes would change"),
+        "{}",
+        out(&output)
+    );
+    let one = run(&["diff", &old, &new, "--node", "node-2"]);
+    assert!(
+        out(&one).contains("1 of 1 node would change"),
+        "{}",
+        out(&one)
+    );
+    assert!(err(&run(&["diff", &old, &new, "--node", "zzz"])).contains("no node is called zzz"));
+}
+
+/// A comment on a pull request has a limit: what is beyond it is counted.
+#[test]
+fn a_large_diff_fits_into_a_comment() {
+    let fleet = |nodes: usize| {
+        let nodes: String = (1..=nodes)
+            .map(|n| format!("  n{n}: {{underlay: 192.168.10.{n}, subnets: [10.244.{n}.0/24]}}\n"))
+            .collect();
+        format!("name: t\nnodes:\n{nodes}meshes: {{m: {{}}}}\n")
+    };
+    let (_old, old) = file(fleet(2));
+    let (_new, new) = file(fleet(100));
+    let arguments = [
+        "diff",
+        &old.to_string_lossy(),
+        &new.to_string_lossy(),
+        "-o",
+        "markdown",
+    ];
+    let text = out(&run(&arguments));
+    assert!(text.len() < 65_536, "{}", text.len());
+    assert!(
+        text.contains("more nodes: too much for a comment"),
+        "{text}"
+    );
+}
+
+/// A directory is one topology; hidden files and others than *.yaml are not in it.
+#[test]
+fn a_directory_is_one_topology() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let write = |name: &str, text: &str| {
+        fs::write(directory.path().join(name), text).expect("a file can be written");
+    };
+    write(
+        "20-tunnels.yaml",
+        "tunnels: {tun1: {local: 192.0.2.1, remote: 192.0.2.2}}",
+    );
+    write("10-base.yaml", "name: t\ndefaults: {ttl: 64}");
+    write(".#20-tunnels.yaml", "[");
+    write("notes.txt", "[");
+    let path = directory.path().to_string_lossy().into_owned();
+    let output = run(&["validate", &path]);
+    assert!(out(&output).contains("valid (1 tunnel"), "{}", err(&output));
+    write(
+        "30-more.yaml",
+        "tunnels: {tun1: {local: 192.0.2.1, remote: 192.0.2.3}}",
+    );
+    let output = run(&["validate", &path]);
+    assert_eq!(code(&output), 1);
+    for place in [
+        "30-more.yaml:1:11",
+        "20-tunnels.yaml:1:11",
+        "given in two files",
+    ] {
+        assert!(
+            err(&output).contains(place),
+            "no {place} in {}",
+            err(&output)
+        );
+    }
+}

@@ -7,6 +7,7 @@ mod attributes;
 mod commands;
 mod drift;
 mod effects;
+mod export;
 mod failure;
 mod fleet;
 mod kill;
@@ -52,6 +53,7 @@ fn trials() -> Vec<Trial> {
         mtu::trials(),
         failure::trials(),
         fleet::trials(),
+        export::trials(),
         kill::trials(),
         traffic::trials(),
         lock::trials(),
