@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tunnelform");
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "validate",
     "apply",
     "destroy",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 11] = [
     "doctor",
     "diff",
     "render",
+    "graph",
     "export",
     "schema",
     "completions",
