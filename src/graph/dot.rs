@@ -56,7 +56,7 @@ fn write_card(number: usize, card: &Card, text: &mut String) {
         .collect();
     let details: Vec<&str> = card.details.iter().map(String::as_str).collect();
     let style = match card.kind {
-        CardKind::Node | CardKind::Tunnel => "",
+        CardKind::Node | CardKind::Host | CardKind::Tunnel => "",
         CardKind::Outside => ", style=dashed",
         CardKind::Many => ", peripheries=2",
     };

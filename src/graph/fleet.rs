@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::place::{FOOTNOTE, Place, address, network, places};
-use super::text::{clean, counted, first};
+use super::text::{clean, counted, first, number};
 use super::{Card, CardKind, GroupKind, Link, MOST_LINKS, Picture, Web};
 use crate::state::InterfaceName;
 use crate::topology::{Endpoint, Fleet, Graph, Links, Name, Node, Style, Topology, Tunnel};
@@ -69,8 +69,8 @@ pub(super) fn written(topology: &Topology, fleet: &Fleet) -> Vec<Written> {
 pub(super) fn facts(graph: &Graph) -> Vec<String> {
     let mesh = graph.mesh();
     let (device, style) = match mesh.style {
-        Style::Multipoint => (graph.base(), "multipoint"),
-        Style::PointToPoint => (format!("{}…", graph.base()), "point-to-point"),
+        Style::Multipoint => (format!("device {}", graph.base()), "multipoint"),
+        Style::PointToPoint => (format!("devices {}…", graph.base()), "point-to-point"),
     };
     let links = match &mesh.topology {
         Links::Full => "full mesh",
@@ -279,7 +279,10 @@ impl Drawing<'_> {
             .collect();
         let few: Vec<&Written> = few.into_iter().flat_map(|(_, tunnels)| tunnels).collect();
         if !few.is_empty() {
-            webs.push(self.web("written tunnels".into(), &few, true));
+            webs.push(Web {
+                facts: vec![number(few.len())],
+                ..self.web("written tunnels".into(), &few, true)
+            });
         }
         webs
     }

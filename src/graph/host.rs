@@ -35,7 +35,7 @@ fn frame(topology: &Topology) -> Picture {
         notes: Vec::new(),
     };
     let host = Card {
-        kind: CardKind::Node,
+        kind: CardKind::Host,
         title: clean(&topology.name),
         lines: addresses_elsewhere(topology),
         subnets: routes_elsewhere(topology),

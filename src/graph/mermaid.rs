@@ -52,7 +52,7 @@ fn write_card(number: usize, card: &Card, text: &mut String) {
         .map(|line| escape(line))
         .collect();
     let class = match card.kind {
-        CardKind::Node | CardKind::Tunnel | CardKind::Many => "",
+        CardKind::Node | CardKind::Host | CardKind::Tunnel | CardKind::Many => "",
         CardKind::Outside => ":::outside",
     };
     let _ = writeln!(text, "    n{number}[\"{}\"]{class}", label.join("<br/>"));

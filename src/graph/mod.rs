@@ -75,8 +75,10 @@ struct Card {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CardKind {
-    /// A node of a fleet, or the one host.
+    /// A node of a fleet.
     Node,
+    /// The one host.
+    Host,
     /// A tunnel of the one host.
     Tunnel,
     /// An address that is no node's.

@@ -68,7 +68,7 @@ pub(super) fn grouped(topology: &Topology) -> Picture {
         picture.add_group("outside".into(), GroupKind::Outside, vec![card]);
     }
     if !pairs.0.is_empty() {
-        let fact = counted(pairs.0.values().sum(), "tunnel");
+        let fact = number(pairs.0.values().sum());
         picture
             .webs
             .push(pairs.web("written tunnels".into(), vec![fact]));

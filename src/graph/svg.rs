@@ -41,11 +41,14 @@ pub(super) fn write(picture: &Picture) -> String {
         "<g transform=\"translate({} {})\">",
         page.at.x, page.at.y
     );
-    for part in &layout.frames {
+    for part in layout.frames.iter().filter(|frame| !frame.above) {
         page.frame(part, &mut text);
     }
     for part in &layout.wires {
         page.wire(part, &mut text);
+    }
+    for part in layout.frames.iter().filter(|frame| frame.above) {
+        page.frame(part, &mut text);
     }
     for part in &layout.plates {
         page.plate(part, &mut text);
@@ -205,7 +208,7 @@ impl<'a> Page<'a> {
 
 fn write_card(card: &Card, area: Rect, text: &mut String) {
     let class = match card.kind {
-        CardKind::Node | CardKind::Tunnel => "card",
+        CardKind::Node | CardKind::Host | CardKind::Tunnel => "card",
         CardKind::Outside => "card far",
         CardKind::Many => "card many",
     };

@@ -43,10 +43,10 @@ tunnels:
   "a\"<&>'": {remote: 203.0.113.9}
 nodes:
   one: {underlay: 192.0.2.1/24, subnets: [10.1.0.0/24], labels: {"<b>\"": "\\N & ]]> --> `x` #35; \e[31m"}}
-  end: {underlay: 192.0.2.2/24, subnets: [10.2.0.0/24], tunnels: {"]-->|x": {remote: one}, "%%{;}\\": {}}}
+  end: {underlay: 192.0.2.2/24, subnets: [10.2.0.0/24], tunnels: {"]-->|x": {remote: one}, "{;}\\": {local: 192.0.2.77}}}
   three: {underlay: 198.51.100.3, subnets: [10.3.0.0/24], tunnels: {"é\\n$": {local: 198.51.100.3, remote: 203.0.113.10}}}
   four: {underlay: {device: "<eth>"}}
 meshes:
-  pods: {interface: "m<\"&", members: [one, end, three], direct_routing: true}
+  pods: {interface: "m<\"&", members: [one, end, three], direct_routing: true, routes: false}
   link: {style: point-to-point, topology: {hub: [one]}, members: [one, end, three]}
 "##;

@@ -53,9 +53,11 @@ fn wires(picture: &Picture, layout: &mut Layout) {
                 x: left.right(),
                 y: left.centre().y,
             };
+            // Half a pixel of a slope would look like a mistake.
+            let level = (right.centre().y - from.y).abs() <= 2;
             let to = Point {
                 x: right.x,
-                y: right.centre().y,
+                y: if level { from.y } else { right.centre().y },
             };
             let bend = ACROSS / 2;
             let [start, end] = [(from, bend), (to, -bend)].map(|(at, bend)| Point {

@@ -7,7 +7,7 @@ mod columns;
 mod ring;
 mod rows;
 
-use super::{Card, GroupKind, Picture};
+use super::{Card, CardKind, GroupKind, Picture};
 
 /// Pixels of the font on cards.
 pub(super) const FONT: i32 = 12;
@@ -25,8 +25,10 @@ pub(super) const HEAD: i32 = 32;
 const FRAME_HEAD: i32 = 34;
 /// Between a group's border and its cards.
 const FRAME_PAD: i32 = 14;
-/// A card's text is cut to so much.
+/// A card is no wider, and its text is cut.
 const WIDEST: i32 = 260;
+/// The same where there are routes to read.
+const WIDEST_OF_HOST: i32 = 400;
 const NARROWEST: i32 = 120;
 
 /// A box, in pixels from the top left.
@@ -64,6 +66,8 @@ pub(super) struct Layout {
 #[derive(Debug)]
 pub(super) struct Frame {
     pub(super) group: usize,
+    /// Lines end at it rather than at its cards.
+    pub(super) above: bool,
     pub(super) area: Rect,
     /// Where its title's baseline begins.
     pub(super) title: Point,
@@ -151,7 +155,11 @@ fn size(card: &Card) -> (i32, i32) {
     let chips = card.subnets.iter().map(|text| text_width(text, FONT) + 14);
     let widest = lines.chain(chips).fold(title, i32::max);
     let height = HEAD + px(card.lines.len()) * LINE + px(card.subnets.len()) * CHIP + 10;
-    ((widest + 2 * PAD).clamp(NARROWEST, WIDEST), height)
+    let most = match card.kind {
+        CardKind::Host | CardKind::Tunnel => WIDEST_OF_HOST,
+        CardKind::Node | CardKind::Outside | CardKind::Many => WIDEST,
+    };
+    ((widest + 2 * PAD).clamp(NARROWEST, most), height)
 }
 
 fn px(count: usize) -> i32 {

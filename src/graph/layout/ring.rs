@@ -4,7 +4,7 @@
 
 use super::{
     FRAME_HEAD, FRAME_PAD, Frame, Layout, Line, Plate, Point, Rect, Wire, card_size, has_frame,
-    plate_size, px, text_width,
+    plate_size, px, size, text_width,
 };
 use crate::graph::Picture;
 
@@ -12,6 +12,8 @@ use crate::graph::Picture;
 const MOST_CARDS: usize = 40;
 /// The same for a group that can't be bent round a corner.
 const MOST_IN_GROUP: usize = 12;
+/// More links aren't told apart where a mesh's shape stands among them.
+const MOST_BEHIND: usize = 12;
 /// Between cards of a group.
 const GAP: i32 = 16;
 /// Between groups.
@@ -50,6 +52,10 @@ pub(super) fn layout(picture: &Picture) -> Option<Layout> {
         .filter(|&web| picture.webs[web].is_shape())
         .collect();
     if picture.cards.len() > MOST_CARDS || shapes.len() > 1 {
+        return None;
+    }
+    let links: usize = picture.webs.iter().map(|web| web.links.len()).sum();
+    if !shapes.is_empty() && links > MOST_BEHIND {
         return None;
     }
     let frames = (0..picture.groups.len()).filter(|&group| has_frame(picture, group));
@@ -123,7 +129,8 @@ struct Ring<'a> {
 
 impl<'a> Ring<'a> {
     fn new(picture: &'a Picture, middle: Middle, blocks: &[Block]) -> Self {
-        let (width, height) = card_size(picture.cards.iter());
+        let outer = blocks.iter().flat_map(|block| &block.cards);
+        let (width, height) = card_size(outer.map(|&card| &picture.cards[card]));
         let titles = blocks.iter().filter_map(|block| block.frame);
         let titles = titles.map(|group| text_width(&picture.groups[group].title, 12));
         let card = (titles.fold(width, i32::max), height);
@@ -135,7 +142,10 @@ impl<'a> Ring<'a> {
             // Many lines want room to be told apart.
             Middle::Nothing => (open, 60 + px(lines.min(12)) * 10),
             Middle::Plate(web) => grown(plate_size(picture, web)),
-            Middle::Hub(_) => grown((card.0.max(open), card.1)),
+            Middle::Hub(hub) => {
+                let (width, height) = size(&picture.cards[hub]);
+                grown((width.max(open), height + FRAME_HEAD))
+            }
         };
         Self {
             picture,
@@ -175,7 +185,7 @@ impl<'a> Ring<'a> {
         })
     }
 
-    /// The blocks of each side, clockwise from the top left: whatever comes nearest to a screen's shape.
+    /// The blocks of each side, in the order of reading: whatever comes nearest to a screen's shape.
     fn split<'b>(&self, blocks: &'b [Block]) -> [(Side, &'b [Block]); 4] {
         let count = blocks.len();
         let mut best = None;
@@ -184,9 +194,9 @@ impl<'a> Ring<'a> {
                 for three in two..=count {
                     let split = [
                         (Side::Top, &blocks[..one]),
-                        (Side::Right, &blocks[one..two]),
-                        (Side::Bottom, &blocks[two..three]),
-                        (Side::Left, &blocks[three..]),
+                        (Side::Left, &blocks[one..two]),
+                        (Side::Right, &blocks[two..three]),
+                        (Side::Bottom, &blocks[three..]),
                     ];
                     let cost = self.cost(&split);
                     if best.as_ref().is_none_or(|(least, _)| cost < *least) {
@@ -199,7 +209,7 @@ impl<'a> Ring<'a> {
     }
 
     fn cost(&self, split: &[(Side, &[Block]); 4]) -> i32 {
-        let [top, right, bottom, left] = split.map(|(side, blocks)| self.need(blocks, side));
+        let [top, left, right, bottom] = split.map(|(side, blocks)| self.need(blocks, side));
         let inside = (
             self.least.0.max(top.0).max(bottom.0),
             self.least.1.max(right.0).max(left.0),
@@ -214,7 +224,7 @@ impl<'a> Ring<'a> {
 
     fn place(&mut self, blocks: &[Block]) {
         let split = self.split(blocks);
-        let [top, right, bottom, left] = split.map(|(side, blocks)| self.need(blocks, side));
+        let [top, left, right, bottom] = split.map(|(side, blocks)| self.need(blocks, side));
         let across = |side: (i32, i32)| if side.1 > 0 { side.1 + INSET } else { 0 };
         self.inside = Rect {
             x: across(left),
@@ -241,12 +251,7 @@ impl<'a> Ring<'a> {
         };
         let gap = (room - taken) / px(blocks.len()).max(1);
         let mut along = gap / 2;
-        // Clockwise: the bottom's first block is its rightmost.
-        let ordered: Vec<_> = match side {
-            Side::Top | Side::Right => blocks.iter().zip(sizes).collect(),
-            Side::Bottom | Side::Left => blocks.iter().zip(sizes).rev().collect(),
-        };
-        for (block, (width, height)) in ordered {
+        for (block, (width, height)) in blocks.iter().zip(sizes) {
             let (x, y) = match side {
                 Side::Top => (inside.x + along, inside.y - INSET - height),
                 Side::Bottom => (inside.x + along, inside.bottom() + INSET),
@@ -280,6 +285,7 @@ impl<'a> Ring<'a> {
             };
             self.layout.frames.push(Frame {
                 group,
+                above: false,
                 area,
                 title: Point {
                     x,
@@ -319,6 +325,7 @@ impl<'a> Ring<'a> {
         layout.height += FRAME_HEAD + FRAME_PAD + 12;
         layout.frames.push(Frame {
             group,
+            above: false,
             area: Rect {
                 x: 0,
                 y: 0,
@@ -342,7 +349,7 @@ impl<'a> Ring<'a> {
         };
         match self.middle {
             Middle::Nothing => {}
-            Middle::Hub(card) => self.hub(card, at_centre(self.card)),
+            Middle::Hub(card) => self.hub(card, at_centre(size(&self.picture.cards[card]))),
             Middle::Plate(web) => {
                 let area = at_centre(plate_size(self.picture, web));
                 self.layout.plates.push(Plate {
@@ -371,6 +378,7 @@ impl<'a> Ring<'a> {
         if has_frame(self.picture, group) {
             self.layout.frames.push(Frame {
                 group,
+                above: true,
                 area: Rect {
                     x: area.x - FRAME_PAD,
                     y: area.y - FRAME_HEAD,

@@ -16,6 +16,10 @@ const RAIL: i32 = 8;
 /// From one plate to the next, and one rail of the margin to the next.
 const STEP: (i32, i32) = (18, 44);
 const PLATE: i32 = 34;
+/// Tenths of a group's height that its width may be.
+const SHAPES: [i32; 7] = [7, 10, 14, 20, 30, 50, 100];
+/// What 10,000 empty square pixels are worth when layouts are compared, in pixels of length.
+const EMPTY: i32 = 6;
 /// Between the lowest rail and the cards.
 const DROP: i32 = 14;
 
@@ -61,7 +65,7 @@ impl<'a> Rows<'a> {
     /// The shelves of groups that come nearest to a screen's shape.
     fn best(&self) -> Vec<Vec<Cell<'a>>> {
         let widths = (2..40).map(|columns| columns * (self.card.0 + GAP));
-        let tries = widths.map(|width| self.shelves(width));
+        let tries = widths.flat_map(|width| SHAPES.map(|shape| self.shelves(width, shape)));
         let cost = |shelves: &Vec<Vec<Cell>>| {
             let width = shelves
                 .iter()
@@ -69,15 +73,18 @@ impl<'a> Rows<'a> {
                 .max()
                 .unwrap_or_default();
             let height: i32 = shelves.iter().map(|shelf| extent(shelf).1 + BETWEEN).sum();
-            (width * 10 / 15).max(height) * 4 + width + height
+            // What is left empty counts, too.
+            let used: i32 = shelves.iter().flatten().map(|cell| area(cell) / 100).sum();
+            let empty = (width * (height / 10) / 10 - used).max(0) / 100;
+            (width * 10 / 15).max(height) * 4 + width + height + empty * EMPTY
         };
         tries.min_by_key(cost).unwrap_or_default()
     }
 
-    fn shelves(&self, widest: i32) -> Vec<Vec<Cell<'a>>> {
+    fn shelves(&self, widest: i32, shape: i32) -> Vec<Vec<Cell<'a>>> {
         let mut shelves: Vec<Vec<Cell>> = Vec::new();
         for (number, group) in self.picture.groups.iter().enumerate() {
-            let cell = self.cell(number, group, widest);
+            let cell = self.cell(number, group, widest, shape);
             match shelves.last_mut() {
                 Some(shelf) if extent(shelf).0 + BETWEEN + cell.area.width <= widest => {
                     shelf.push(cell);
@@ -88,7 +95,7 @@ impl<'a> Rows<'a> {
         shelves
     }
 
-    fn cell(&self, number: usize, group: &'a Group, widest: i32) -> Cell<'a> {
+    fn cell(&self, number: usize, group: &'a Group, widest: i32, shape: i32) -> Cell<'a> {
         let count = group.cards.len();
         let has = |web: &usize| {
             let members = &self.picture.webs[*web].members;
@@ -99,17 +106,13 @@ impl<'a> Rows<'a> {
         };
         let rails: Vec<usize> = self.rails.iter().copied().filter(has).collect();
         let most = (widest / (self.card.0 + GAP)).max(1);
-        // As wide as a screen by itself, but for a group that fills the page.
-        let squarish = (1..=count)
+        let shapely = (1..=count)
             .find(|columns| {
                 let rows = px(count.div_ceil(*columns));
-                px(*columns) * self.card.0 * 10 >= rows * (self.card.1 + 30) * 14
+                px(*columns) * self.card.0 * 10 >= rows * (self.card.1 + 30) * shape
             })
             .unwrap_or(count);
-        let mut columns = squarish.min(usize::try_from(most).unwrap_or(1)).max(1);
-        if self.picture.groups.len() == 1 {
-            columns = count.min(usize::try_from(most).unwrap_or(1)).max(1);
-        }
+        let columns = shapely.min(usize::try_from(most).unwrap_or(1)).max(1);
         let mut cell = Cell {
             group: number,
             cards: group,
@@ -245,6 +248,7 @@ impl<'a> Rows<'a> {
         if has_frame(self.picture, cell.group) {
             self.layout.frames.push(Frame {
                 group: cell.group,
+                above: false,
                 area: cell.area,
                 title: Point {
                     x: cell.area.x + self.trunk(cell),
@@ -334,6 +338,11 @@ fn margin_rail(lane: i32) -> i32 {
 
 fn straight(points: [(i32, i32); 2]) -> Line {
     Line::Straight(points.map(|(x, y)| Point { x, y }).to_vec())
+}
+
+/// In square pixels.
+fn area(cell: &Cell) -> i32 {
+    cell.area.width * cell.area.height
 }
 
 /// What the groups of a shelf need, wherever they stand.
