@@ -123,3 +123,40 @@ fn quoted(lines: &[&str]) -> String {
     }
     text + "\""
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::{HOSTILE, topology};
+
+    #[test]
+    fn strings_end_where_they_should() {
+        assert_eq!(quoted(&["a\"b", "\\N", "&lt;"]), r#""a\"b\n\\N\n&amp;lt;""#);
+    }
+
+    /// Outside strings there is nothing but the language's own words; brackets match.
+    #[test]
+    fn keeps_what_is_from_the_file_in_strings() {
+        let text = write(&Picture::of(&topology(HOSTILE), 300));
+        let mut outside = String::new();
+        let (mut string, mut escaped) = (false, false);
+        for c in text.chars() {
+            match c {
+                '"' if !escaped => string = !string,
+                c if !string => outside.push(c),
+                _ => {}
+            }
+            escaped = c == '\\' && !escaped;
+        }
+        assert!(!string, "{text}");
+        let plain = |c: char| c.is_ascii_alphanumeric() || " \n{}[]=,;-_:/?.".contains(c);
+        let code = outside
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            assert!(line.chars().all(plain), "{line}");
+        }
+        assert_eq!(outside.matches('{').count(), outside.matches('}').count());
+        assert!(text.contains(r#"label="a\"<&amp;>'""#), "{text}");
+    }
+}

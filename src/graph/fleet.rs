@@ -15,6 +15,8 @@ const MOST_SUBNETS: usize = 3;
 const MOST_DETAILS: usize = 20;
 /// A full mesh of more nodes is a shape, whatever its style: every link drawn would be a black box.
 const MOST_FULL: usize = 30;
+/// Hubs that a mesh's heading names.
+const MOST_HUBS: usize = 3;
 /// Outside addresses with a card of their own.
 const MOST_OUTSIDE: usize = 40;
 /// From so many nodes on, tunnels of one name to one place are a web of their own.
@@ -73,11 +75,14 @@ pub(super) fn facts(graph: &Graph) -> Vec<String> {
         Style::PointToPoint => (format!("devices {}…", graph.base()), "point-to-point"),
     };
     let links = match &mesh.topology {
-        Links::Full => "full mesh",
-        Links::Hub(_) => "hub and spoke",
-        Links::Edges(_) => "chosen pairs",
+        Links::Full => "full mesh".to_owned(),
+        Links::Hub(hubs) => {
+            let what = if hubs.len() == 1 { "hub" } else { "hubs" };
+            format!("{what} {}", first(hubs.iter(), MOST_HUBS).join(", "))
+        }
+        Links::Edges(_) => "chosen pairs".to_owned(),
     };
-    let mut facts = vec![clean(device), style.into(), links.into()];
+    let mut facts = vec![clean(device), style.into(), links];
     facts.push(counted(graph.members().len(), "member"));
     if mesh.direct_routing {
         facts.push("direct routing".into());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::place::net;
-use super::text::{clean, counted, first};
+use super::text::{clean, counted, first, number};
 use super::{Card, CardKind, GroupKind, Link, Picture, Web};
 use crate::state::{AdminState, InterfaceName, RouteType};
 use crate::topology::{Destination, Endpoint, Route, Topology, Tunnel};
@@ -107,7 +107,7 @@ pub(super) fn detailed(topology: &Topology) -> Picture {
     picture.add_group(title, kind, cards);
     let mut web = Web {
         title: "tunnels".into(),
-        facts: vec![counted(count, "tunnel")],
+        facts: vec![number(count)],
         members: (0..=count).collect(),
         hubs: if spread { Vec::new() } else { vec![0] },
         links: (1..=count).map(|card| plain_link(0, card)).collect(),
@@ -136,7 +136,7 @@ fn remote(topology: &Topology, tunnel: &Tunnel) -> Option<Ipv4Addr> {
 fn remotes(topology: &Topology, picture: &mut Picture, web: &mut Web) {
     let mut cards: Vec<Card> = Vec::new();
     let mut known: BTreeMap<Option<Ipv4Addr>, usize> = BTreeMap::new();
-    for (number, tunnel) in topology.tunnels.values().enumerate() {
+    for (before, tunnel) in topology.tunnels.values().enumerate() {
         let remote = remote(topology, tunnel);
         let card = *known.entry(remote).or_insert_with(|| {
             cards.push(Card {
@@ -151,7 +151,7 @@ fn remotes(topology: &Topology, picture: &mut Picture, web: &mut Web) {
             });
             picture.cards.len() + cards.len() - 1
         });
-        web.links.push(plain_link(number + 1, card));
+        web.links.push(plain_link(before + 1, card));
         web.members.push(card);
     }
     web.members.sort_unstable();
@@ -234,7 +234,7 @@ pub(super) fn grouped(topology: &Topology) -> Picture {
     picture.add_group("remotes".into(), GroupKind::Outside, cards);
     picture.webs.push(Web {
         title: "tunnels".into(),
-        facts: vec![counted(topology.tunnels.len(), "tunnel")],
+        facts: vec![number(topology.tunnels.len())],
         members: (0..=count).collect(),
         hubs: vec![0],
         links: (1..=count).map(|card| plain_link(0, card)).collect(),

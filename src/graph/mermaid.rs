@@ -93,3 +93,49 @@ fn escape(text: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::{HOSTILE, mesh, topology};
+    use crate::graph::{Format, draw};
+
+    #[test]
+    fn nothing_means_anything_to_mermaid() {
+        assert_eq!(escape("a\"b#1;<br>"), "a#34;b#35;1#59;#60;br#62;");
+        assert_eq!(escape("`x` %%{}"), "#96;x#96; #37;#37;#123;#125;");
+    }
+
+    #[test]
+    fn every_line_has_a_known_shape() {
+        let text = write(&Picture::of(&topology(HOSTILE), 300));
+        for line in text
+            .lines()
+            .map(str::trim)
+            .skip_while(|line| line.starts_with("%%"))
+        {
+            let known = ["flowchart LR", "end"].contains(&line)
+                || ["subgraph g", "n", "m", "classDef "]
+                    .iter()
+                    .any(|start| line.starts_with(start));
+            assert!(known, "{line}");
+            assert!(line.matches('"').count() % 2 == 0, "{line}");
+        }
+        assert!(text.contains("|\"#93;--#62;#124;x\"|"), "{text}");
+    }
+
+    #[test]
+    fn a_fleet_that_is_too_large_for_mermaid_is_drawn_by_subnet() {
+        let fleet = mesh(
+            290,
+            50,
+            "style: point-to-point, topology: {hub: [node-0, node-1]}",
+        );
+        assert!(!fits(&Picture::of(&fleet, 300)));
+        let text = draw(&fleet, Format::Mermaid);
+        assert!(
+            text.contains("50 nodes") && !text.contains("node-17"),
+            "{text}"
+        );
+    }
+}

@@ -164,3 +164,74 @@ impl Web {
         parts.map(String::as_str).collect::<Vec<_>>().join(" · ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{HOSTILE, mesh, topology};
+    use super::*;
+
+    const FORMATS: [Format; 3] = [Format::Svg, Format::Dot, Format::Mermaid];
+
+    #[test]
+    fn the_same_file_gives_the_same_bytes() {
+        for format in FORMATS {
+            for topology in [topology(HOSTILE), mesh(50, 7, ""), mesh(400, 20, "")] {
+                assert_eq!(draw(&topology, format), draw(&topology.clone(), format));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mesh_is_a_shape_where_lines_would_be_too_many() {
+        let links = |count, kind| {
+            Picture::of(&mesh(count, 10, kind), MOST_NODES).webs[0]
+                .links
+                .len()
+        };
+        assert_eq!(links(5, ""), 0);
+        assert_eq!(links(5, "style: point-to-point"), 10);
+        assert_eq!(links(30, "style: point-to-point"), 435);
+        assert_eq!(links(31, "style: point-to-point"), 0);
+        assert_eq!(links(31, "topology: {hub: [node-3]}"), 30);
+        assert_eq!(
+            links(290, "topology: {hub: [node-1, node-2, node-3, node-4]}"),
+            0
+        );
+    }
+
+    #[test]
+    fn a_fleet_beyond_the_limit_is_drawn_by_subnet() {
+        let boxes = |count| Picture::of(&mesh(count, 10, ""), MOST_NODES).cards.len();
+        assert_eq!(boxes(300), 300);
+        assert_eq!(boxes(301), 31);
+        let picture = Picture::of(&mesh(301, 10, "topology: {hub: [node-0]}"), MOST_NODES);
+        let counts: Vec<&str> = picture.webs[0]
+            .links
+            .iter()
+            .map(|l| l.label.as_str())
+            .collect();
+        assert_eq!(counts.len(), 30);
+        assert_eq!((counts[0], counts[29]), ("10", "1"));
+        assert!(
+            picture.cards[0]
+                .lines
+                .contains(&"pods: 9 inside".to_owned())
+        );
+    }
+
+    #[test]
+    fn written_tunnels_lead_to_nodes_and_outside() {
+        let picture = Picture::of(&topology(HOSTILE), MOST_NODES);
+        let outside: Vec<&str> = picture
+            .cards
+            .iter()
+            .filter(|card| card.kind == CardKind::Outside)
+            .map(|card| card.title.as_str())
+            .collect();
+        assert_eq!(outside, ["203.0.113.9", "203.0.113.10"]);
+        let written = picture.webs.last().expect("written tunnels");
+        assert_eq!(written.links.len(), 6);
+        assert_eq!(written.links[0].details, ["]-->|x on end, to one"]);
+        assert!(picture.webs[1].facts.contains(&"direct routing".to_owned()));
+    }
+}

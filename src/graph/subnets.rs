@@ -13,7 +13,7 @@ use crate::topology::{Fleet, Graph, Links, Node, Topology};
 /// Boxes of nodes.
 const MOST_BOXES: usize = 100;
 /// Overlay networks on a box, put together where they are neighbours.
-const MOST_NETWORKS: usize = 2;
+const MOST_NETWORKS: usize = 3;
 
 /// The picture of a fleet, subnet by subnet.
 pub(super) fn grouped(topology: &Topology) -> Picture {
@@ -155,7 +155,7 @@ fn web(graph: &Graph, fleet: &Fleet, card_of: &[usize]) -> Web {
 fn inside(web: &mut Web, cards: &mut [Card]) {
     let own = web.links.extract_if(.., |link| link.ends.0 == link.ends.1);
     for link in own {
-        let line = format!("{} inside: {}", web.title, link.label);
+        let line = format!("{}: {} inside", web.title, link.label);
         cards[link.ends.0].lines.push(line);
     }
 }

@@ -50,6 +50,9 @@ pub(super) fn write(picture: &Picture) -> String {
     for part in layout.frames.iter().filter(|frame| frame.above) {
         page.frame(part, &mut text);
     }
+    for part in &layout.frames {
+        page.frame_title(part, &mut text);
+    }
     for part in &layout.plates {
         page.plate(part, &mut text);
     }
@@ -134,14 +137,18 @@ impl<'a> Page<'a> {
             GroupKind::Outside => "frame outside",
         };
         rect(text, class, frame.area, 10);
+    }
+
+    /// Above the lines, with a border that keeps them off.
+    fn frame_title(&self, frame: &Frame, text: &mut String) {
+        let group = &self.picture.groups[frame.group];
+        let class = match group.kind {
+            GroupKind::Subnet | GroupKind::Loose => "quiet halo",
+            GroupKind::Unknown | GroupKind::Outside => "quiet page-halo",
+        };
         let room = frame.area.x + frame.area.width - frame.title.x;
-        words(
-            text,
-            "quiet",
-            frame.title.x,
-            frame.title.y,
-            &cut(&group.title, FONT, room),
-        );
+        let title = cut(&group.title, FONT, room);
+        words(text, class, frame.title.x, frame.title.y, &title);
     }
 
     fn wire(&self, wire: &Wire, text: &mut String) {
@@ -153,10 +160,9 @@ impl<'a> Page<'a> {
             return;
         }
         let web: &Web = &self.picture.webs[wire.web];
-        let faint = if web.links.len() > MANY_LINES {
-            " faint"
-        } else {
-            ""
+        let faint = match wire.lines.len() {
+            1 if web.links.len() > MANY_LINES => " faint",
+            _ => "",
         };
         let color = wire.web % COLORS;
         open(text, &wire.title);
@@ -328,4 +334,70 @@ fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::testing::{HOSTILE, mesh, topology};
+
+    #[test]
+    fn is_well_formed_and_complete_in_itself() {
+        for picture in [
+            Picture::of(&topology(HOSTILE), 300),
+            Picture::of(&topology(HOSTILE), 0),
+            Picture::of(&topology(""), 300),
+            Picture::of(&mesh(70, 20, ""), 300),
+        ] {
+            let text = write(&picture);
+            let document = roxmltree::Document::parse(&text).expect("well-formed XML");
+            let root = document.root_element();
+            assert_eq!(root.attribute("role"), Some("img"));
+            for node in document.descendants().filter(roxmltree::Node::is_element) {
+                assert_ne!(node.tag_name().name(), "script");
+                let refers = |name: &str| name.contains("href") || name.starts_with("on");
+                assert!(!node.attributes().any(|attribute| refers(attribute.name())));
+            }
+            assert!(!text.contains("url(") && !text.contains("@import"));
+        }
+    }
+
+    #[test]
+    fn says_what_the_file_says() {
+        let text = write(&Picture::of(&topology(HOSTILE), 300));
+        let document = roxmltree::Document::parse(&text).expect("well-formed XML");
+        let texts: Vec<&str> = document
+            .descendants()
+            .filter_map(|node| node.text())
+            .collect();
+        for expected in [
+            "a\"<&>'",
+            "]-->|x",
+            "device m<\"&",
+            "address of <eth>",
+            "198.51.100.0/24 ?",
+        ] {
+            assert!(texts.contains(&expected), "{expected}: {texts:?}");
+        }
+        assert!(
+            texts
+                .iter()
+                .any(|text| text.contains("<b>\"=\\N & ]]> --> `x` #35; \u{fffd}[31m"))
+        );
+    }
+
+    /// Whatever the layout placed is within the page.
+    #[test]
+    fn the_layout_is_within_the_page() {
+        for picture in [
+            Picture::of(&topology(HOSTILE), 300),
+            Picture::of(&mesh(5, 2, ""), 300),
+            Picture::of(&mesh(299, 40, ""), 300),
+        ] {
+            let layout = layout(&picture);
+            let page = Page::new(&picture, &layout);
+            assert!(page.at.x >= MARGIN && page.at.x + layout.width + MARGIN <= page.width);
+            assert!(page.at.y >= HEADER && page.at.y + layout.height + MARGIN <= page.height);
+        }
+    }
 }

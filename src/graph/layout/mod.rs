@@ -259,3 +259,137 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::graph::testing::{HOSTILE, mesh, topology};
+
+    const MESHES: [&str; 5] = [
+        "direct_routing: true",
+        "style: point-to-point",
+        "style: point-to-point, topology: {hub: [node-0]}",
+        "topology: {hub: [node-0, node-1]}",
+        "topology: {edges: [[node-0, node-1]]}",
+    ];
+
+    fn check(picture: &Picture) {
+        let layout = layout(picture);
+        let plates = layout.plates.iter().map(|plate| plate.area);
+        let tags = layout.tags.iter().map(|tag| tag.area);
+        let boxes: Vec<Rect> = layout
+            .cards
+            .iter()
+            .copied()
+            .chain(plates)
+            .chain(tags)
+            .collect();
+        for (number, one) in boxes.iter().enumerate() {
+            assert!(
+                inside(one, &layout),
+                "{one:?} is outside {}x{}",
+                layout.width,
+                layout.height
+            );
+            for other in &boxes[number + 1..] {
+                assert!(!one.touches(other, 0), "{one:?} touches {other:?}");
+            }
+        }
+        for (number, frame) in layout.frames.iter().enumerate() {
+            assert!(inside(&frame.area, &layout));
+            let area = frame.area;
+            assert!(area.x <= frame.title.x && frame.title.y < area.bottom());
+            for other in &layout.frames[number + 1..] {
+                assert!(
+                    !area.touches(&other.area, 0),
+                    "{area:?} touches {:?}",
+                    other.area
+                );
+            }
+            let group = &picture.groups[frame.group];
+            for card in &layout.cards[group.cards.clone()] {
+                assert!(card.x >= area.x && card.right() <= area.right());
+                assert!(card.y >= area.y && card.bottom() <= area.bottom());
+            }
+        }
+        for line in layout.wires.iter().flat_map(|wire| &wire.lines) {
+            for percent in 0..=100 {
+                let at = line.at(percent);
+                assert!((0..=layout.width).contains(&at.x), "{line:?}");
+                assert!((0..=layout.height).contains(&at.y), "{line:?}");
+            }
+        }
+    }
+
+    fn inside(area: &Rect, layout: &Layout) -> bool {
+        area.x >= 0 && area.y >= 0 && area.right() <= layout.width && area.bottom() <= layout.height
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn nothing_overlaps_or_leaves_the_picture(
+            count in 2_usize..400,
+            per_network in 1_usize..60,
+            kind in 0..MESHES.len(),
+        ) {
+            check(&Picture::of(&mesh(count, per_network, MESHES[kind]), 300));
+        }
+
+        #[test]
+        fn small_fleets_too(count in 2_usize..32, per_network in 1_usize..13, kind in 0..MESHES.len()) {
+            check(&Picture::of(&mesh(count, per_network, MESHES[kind]), 300));
+        }
+    }
+
+    /// In a ring no line crosses a card but those that it ends at, and what stands in the middle.
+    #[test]
+    fn lines_of_a_ring_cross_no_card() {
+        for (count, per_network) in [(3, 1), (8, 3), (12, 12), (24, 6), (30, 7)] {
+            let picture = Picture::of(&mesh(count, per_network, MESHES[1]), 300);
+            let layout = layout(&picture);
+            for line in layout.wires.iter().flat_map(|wire| &wire.lines) {
+                for percent in 3..97 {
+                    let at = line.at(percent);
+                    let on = |card: &Rect| {
+                        (card.x + 1..card.right()).contains(&at.x)
+                            && (card.y + 1..card.bottom()).contains(&at.y)
+                    };
+                    assert!(!layout.cards.iter().any(on), "{count} nodes: {line:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_and_odd_fleets_fit() {
+        let tunnels = |count: usize| {
+            let one = |n| {
+                format!("t{n}: {{local: 192.0.2.1, remote: 198.51.{n}.1, routes: [10.{n}.0.0/24]}}")
+            };
+            let list: Vec<String> = (0..count).map(one).collect();
+            topology(&format!("tunnels: {{{}}}", list.join(", ")))
+        };
+        check(&Picture::of(&topology(""), 300));
+        for count in [1, 2, 16, 17, 60] {
+            check(&Picture::of(&tunnels(count), 300));
+            check(&Picture::of(&tunnels(count), 0));
+        }
+        check(&Picture::of(&topology(HOSTILE), 300));
+        check(&Picture::of(&topology(HOSTILE), 0));
+    }
+
+    #[test]
+    fn long_texts_are_cut_to_their_room() {
+        assert_eq!(cut("node-1", FONT, 100), "node-1");
+        let text = cut("a-node-with-a-very-long-name", FONT, 100);
+        assert!(
+            text.ends_with('…') && text_width(&text, FONT) <= 100,
+            "{text}"
+        );
+        assert!(text_width("節点", FONT) > text_width("ab", FONT));
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! The inside is convex, so a straight line between two sides leaves it nowhere: no line crosses a card.
 
+use std::collections::BTreeMap;
+
 use super::{
     FRAME_HEAD, FRAME_PAD, Frame, Layout, Line, Plate, Point, Rect, Wire, card_size, has_frame,
     plate_size, px, size, text_width,
@@ -12,6 +14,8 @@ use crate::graph::Picture;
 const MOST_CARDS: usize = 40;
 /// The same for a group that can't be bent round a corner.
 const MOST_IN_GROUP: usize = 12;
+/// More cards around a mesh's shape would be far from it.
+const MOST_AROUND: usize = 24;
 /// More links aren't told apart where a mesh's shape stands among them.
 const MOST_BEHIND: usize = 12;
 /// Between cards of a group.
@@ -55,7 +59,8 @@ pub(super) fn layout(picture: &Picture) -> Option<Layout> {
         return None;
     }
     let links: usize = picture.webs.iter().map(|web| web.links.len()).sum();
-    if !shapes.is_empty() && links > MOST_BEHIND {
+    let crowded = links > MOST_BEHIND || picture.cards.len() > MOST_AROUND;
+    if !shapes.is_empty() && crowded {
         return None;
     }
     let frames = (0..picture.groups.len()).filter(|&group| has_frame(picture, group));
@@ -125,6 +130,8 @@ struct Ring<'a> {
     sides: Vec<Option<Side>>,
     inside: Rect,
     layout: Layout,
+    /// How many links two cards have so far.
+    between: BTreeMap<(usize, usize), i32>,
 }
 
 impl<'a> Ring<'a> {
@@ -158,6 +165,7 @@ impl<'a> Ring<'a> {
                 cards: vec![Rect::default(); picture.cards.len()],
                 ..Layout::default()
             },
+            between: BTreeMap::new(),
         }
     }
 
@@ -434,7 +442,10 @@ impl<'a> Ring<'a> {
         let web = &self.picture.webs[number];
         self.layout.unnamed.push(number);
         for link in &web.links {
-            let line = self.line(link.ends);
+            let known = self.between.entry(link.ends).or_default();
+            let before = *known;
+            *known += 1;
+            let line = self.line(link.ends, before);
             let end = |card: usize| {
                 let hub = web.hubs.binary_search(&card).is_ok();
                 self.sides[card].map(|_| (self.port(card), hub))
@@ -450,18 +461,36 @@ impl<'a> Ring<'a> {
         }
     }
 
-    fn line(&self, (one, other): (usize, usize)) -> Line {
+    /// The line of a link, when two cards have so many before it.
+    fn line(&self, (one, other): (usize, usize), before: i32) -> Line {
         let (from, to) = (self.port(one), self.port(other));
         let side = self.sides[one].filter(|side| self.sides[other] == Some(*side));
         let Some(side) = side else {
-            return Line::Straight(vec![from, to]);
+            if before == 0 {
+                return Line::Straight(vec![from, to]);
+            }
+            // Towards the middle, which is inside like everything between it and the ends.
+            let middle = self.inside.centre();
+            let tenths = before.min(6) + 1;
+            let pulled = |at: Point| Point {
+                x: at.x + (middle.x - at.x) * tenths / 10,
+                y: at.y + (middle.y - at.y) * tenths / 10,
+            };
+            let between = |a: i32, b: i32, thirds: i32| a + (b - a) * thirds / 3;
+            let [near, far] = [1, 2].map(|thirds| {
+                pulled(Point {
+                    x: between(from.x, to.x, thirds),
+                    y: between(from.y, to.y, thirds),
+                })
+            });
+            return Line::Curve([from, near, far, to]);
         };
         let apart = (from.x - to.x).abs() + (from.y - to.y).abs();
         let deepest = match side {
             Side::Top | Side::Bottom => self.inside.height,
             Side::Right | Side::Left => self.inside.width,
         };
-        let depth = (apart * 2 / 5).clamp(50, deepest.max(50));
+        let depth = (apart * 2 / 5 + before * 30).clamp(50, deepest.max(50));
         let bent = |at: Point| match side {
             Side::Top => Point {
                 y: at.y + depth,
