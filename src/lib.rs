@@ -3,15 +3,17 @@
 //! Data walks one way. [`topology`] reads what a person wrote; [`desired`] makes of it the [`state`] that one host
 //! should have; [`kernel`] observes the state that it has, in the same types; [`plan`] compares the two and orders what
 //! differs; [`kernel`] carries the plan out; [`reconcile`] is that pass, once round. [`lock`] keeps two passes apart.
+//! [`graph`] draws what was read.
 //!
-//! `topology`, `state`, `desired` and `plan` are pure: no netlink, no files, no clock. Ownership lives on the kernel's
-//! objects themselves (a tunnel's alias, a route's protocol), so there is no state file, and a crash at any point leaves
-//! something that the next pass understands.
+//! `topology`, `state`, `desired`, `plan` and `graph` are pure: no netlink, no files, no clock. Ownership lives on the
+//! kernel's objects themselves (a tunnel's alias, a route's protocol), so there is no state file, and a crash at any
+//! point leaves something that the next pass understands.
 #![warn(missing_docs)]
 
 pub mod capture;
 pub mod desired;
 pub mod export;
+pub mod graph;
 pub mod kernel;
 pub mod lock;
 pub mod plan;

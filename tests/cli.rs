@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tunnelform");
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "validate",
     "apply",
     "destroy",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 11] = [
     "doctor",
     "diff",
     "render",
+    "graph",
     "export",
     "schema",
     "completions",
@@ -267,6 +268,7 @@ fn a_closed_pipe_is_no_failure() {
         &["--help"],
         &["validate", "examples/ecmp.yaml"],
         &["apply", "--dry-run", "examples/ecmp.yaml"],
+        &["graph", "examples/ecmp.yaml"],
     ] {
         let mut child = std::process::Command::new(BINARY)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -332,6 +334,64 @@ fn a_plan_has_three_forms() {
     assert_eq!(code(&both), 2);
 }
 
+const DRAWN: &str = "\
+name: fleet
+nodes:
+  berlin: {underlay: 198.51.100.1/24, subnets: [10.1.0.0/16], tunnels: {\"a<b>&\": {remote: 203.0.113.9}}}
+  tokyo: {underlay: 192.0.2.1, subnets: [10.2.0.0/16]}
+meshes:
+  pods: {interface: tunl1}
+";
+
+#[test]
+fn draws_a_fleet_and_every_example() {
+    for (format, start, escaped) in [
+        (
+            "svg",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\"",
+            "a&lt;b&gt;&amp;",
+        ),
+        ("dot", "graph \"fleet\" {\n", "a<b>&amp;"),
+        ("mermaid", "%% fleet: 2 nodes", "a#60;b#62;#38;"),
+    ] {
+        let output = run_with(&["graph", "--format", format, "-"], DRAWN);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        let text = out(&output);
+        assert!(text.starts_with(start), "{text}");
+        for expected in ["berlin", "10.2.0.0/16", "pods", "192.0.2.0/24 ?", escaped] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        let again = run_with(&["graph", "--format", format, "-"], DRAWN);
+        assert_eq!(text, out(&again), "the same file, the same bytes");
+        for name in examples() {
+            let output = run(&["graph", "--format", format, &format!("examples/{name}")]);
+            assert_eq!(code(&output), 0, "{name}: {}", err(&output));
+        }
+    }
+    let svg = out(&run_with(&["graph", "-"], DRAWN));
+    assert!(roxmltree::Document::parse(&svg).is_ok(), "{svg}");
+    assert_eq!(code(&run_with(&["graph", "-"], BAD)), 1);
+}
+
+/// As one picture of 40 boxes, and not after fifty million pairs.
+#[test]
+fn draws_ten_thousand_nodes() {
+    let node = |n: usize| {
+        let (net, host) = (n / 250, n % 250 + 1);
+        let (high, low) = (n / 256, n % 256);
+        format!("  n{n}: {{underlay: 172.16.{net}.{host}/24, subnets: [10.{high}.{low}.0/24]}}\n")
+    };
+    let nodes: String = (0..10_000).map(node).collect();
+    let source = format!("name: t\nnodes:\n{nodes}meshes: {{pods: {{}}}}\n");
+    let started = Instant::now();
+    let output = run_with(&["graph", "-"], source);
+    let took = started.elapsed();
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert_eq!(out(&output).matches("250 nodes").count(), 40);
+    // A build without optimization, on a busy machine.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
 #[test]
 fn wrong_arguments_are_told_apart_from_failures() {
     for arguments in [
@@ -345,6 +405,8 @@ fn wrong_arguments_are_told_apart_from_failures() {
         &["destroy", "--owner", "a b"],
         &["destroy", "--owner", "hq", "hq.yaml"],
         &["destroy", "--owner", "hq", "--route-protocol", "4"],
+        &["graph"],
+        &["graph", "--format", "png", "-"],
         &["schema", "everything"],
         &["completions", "tcsh"],
     ] {

@@ -5,6 +5,7 @@ mod diff;
 mod doctor;
 mod export;
 mod generate;
+mod graph;
 mod input;
 mod offline;
 mod render;
@@ -47,6 +48,7 @@ Examples:
   tunnelform status hq.yaml           show how it stands
   tunnelform destroy hq.yaml          take it all away again
   tunnelform diff old.yaml new.yaml   show what a change of the file changes on each node
+  tunnelform graph fleet.yaml         draw it
 
 Exit codes: 0 done, 1 error, 2 wrong arguments (with --detailed-exitcode: changes).";
 
@@ -78,6 +80,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Diff(diff::Diff),
     Render(render::Render),
+    Graph(graph::Graph),
     Export(export::Export),
     Schema(generate::Schema),
     Completions(generate::Completions),
@@ -153,6 +156,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor(command) => command.run(&terminal),
         Command::Diff(command) => command.run(&terminal),
         Command::Render(command) => command.run(&terminal),
+        Command::Graph(command) => command.run(&terminal),
         Command::Export(command) => command.run(&terminal),
         Command::Schema(command) => command.run(),
         Command::Completions(command) => command.run(Arguments::command()),

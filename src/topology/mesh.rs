@@ -31,7 +31,7 @@ pub struct Fleet<'a> {
 }
 
 /// A mesh with its members.
-pub(super) struct Graph<'a> {
+pub struct Graph<'a> {
     pub(super) name: &'a Name,
     pub(super) mesh: &'a Mesh,
     /// Sorted.
@@ -68,14 +68,19 @@ impl Topology {
 }
 
 impl<'a> Fleet<'a> {
-    /// A node's number.
-    pub(super) fn number(&self, name: &Name) -> Option<usize> {
+    /// A node's number: its place among the names, from 0.
+    pub fn number(&self, name: &Name) -> Option<usize> {
         self.numbers.get(name.as_str()).copied()
     }
 
     /// A node's underlay address, where the file has it.
     pub(super) fn underlay(&self, node: usize) -> Option<Ipv4Addr> {
         self.nodes[node].underlay.as_ref()?.address()
+    }
+
+    /// The meshes, in the order of their names.
+    pub fn meshes(&self) -> impl ExactSizeIterator<Item = &Graph<'a>> {
+        self.meshes.iter()
     }
 }
 
@@ -111,6 +116,32 @@ impl<'a> Graph<'a> {
             neighbours,
             labels,
         }
+    }
+
+    /// The mesh's name.
+    pub fn name(&self) -> &'a Name {
+        self.name
+    }
+
+    /// What the file says of it.
+    pub fn mesh(&self) -> &'a Mesh {
+        self.mesh
+    }
+
+    /// The numbers of its nodes, sorted.
+    pub fn members(&self) -> &[usize] {
+        &self.members
+    }
+
+    /// The pairs of members that have a tunnel, each once, the smaller number first. A full mesh of 10,000 has fifty
+    /// million.
+    pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.members.iter().flat_map(|&one| {
+            let others = self.neighbours(one).into_iter();
+            others
+                .filter(move |&other| other > one)
+                .map(move |other| (one, other))
+        })
     }
 
     pub(super) fn has(&self, node: usize) -> bool {
@@ -188,7 +219,7 @@ impl<'a> Graph<'a> {
     }
 
     /// What the mesh's devices are called, or begin with.
-    pub(super) fn base(&self) -> String {
+    pub fn base(&self) -> String {
         base(self.name, self.mesh)
     }
 

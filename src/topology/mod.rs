@@ -31,7 +31,7 @@ use crate::state::{
 };
 pub use fleet::{Links, Members, Mesh, Node, Style, Subnet, Underlay};
 pub use host::{Host, PeerRoute, Way};
-pub use mesh::Fleet;
+pub use mesh::{Fleet, Graph};
 pub use scalar::{
     Destination, Endpoint, Ip, Label, Mtu, Name, Owner, Prefix, Protocol, RouteTos, Table, Version,
 };

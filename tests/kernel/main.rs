@@ -1,7 +1,7 @@
 //! The promises of tunnelform, seen on a real kernel through the real binary.
 //!
 //! `cargo test --test kernel -- FILTER` boots a kernel with ipip, or uses this machine's (`tests/with-ipip`), once for
-//! all tests. `ip` is the independent witness: no test believes what tunnelform says of itself alone.
+//! each half of the tests. `ip` is the independent witness: no test believes what tunnelform says of itself alone.
 
 mod attributes;
 mod commands;
@@ -32,10 +32,16 @@ const TIME_LIMIT: u32 = 3000;
 /// What `tests/with-ipip` sets for the command that it runs.
 const INSIDE: &str = "TUNNELFORM_KERNEL";
 
+/// Which half of the tests to run; all of them where it isn't set.
+const HALF: &str = "TUNNELFORM_KERNEL_HALF";
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     if std::env::var_os(INSIDE).is_none() && !arguments.list {
-        return on_a_kernel();
+        return match arguments.filter {
+            None => in_halves(),
+            Some(_) => on_a_kernel(None, Output::AsItComes).map_or(ExitCode::FAILURE, exit_code),
+        };
     }
     // The tests are sequences of programs that share one kernel and its locks.
     arguments.test_threads = Some(1);
@@ -43,46 +49,81 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    [
-        seed::trials(),
-        commands::trials(),
-        attributes::trials(),
-        ownership::trials(),
-        drift::trials(),
-        effects::trials(),
-        mtu::trials(),
-        failure::trials(),
-        fleet::trials(),
-        export::trials(),
-        kill::trials(),
-        traffic::trials(),
-        lock::trials(),
-        netns::trials(),
-        scale::trials(),
-        random::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let one = || {
+        [
+            seed::trials(),
+            commands::trials(),
+            attributes::trials(),
+            ownership::trials(),
+            drift::trials(),
+            effects::trials(),
+            mtu::trials(),
+            failure::trials(),
+            lock::trials(),
+            netns::trials(),
+            scale::trials(),
+        ]
+    };
+    let other = || {
+        [
+            export::trials(),
+            kill::trials(),
+            traffic::trials(),
+            fleet::trials(),
+            random::trials(),
+        ]
+    };
+    match std::env::var(HALF).as_deref() {
+        Ok("1") => one().into_iter().flatten().collect(),
+        Ok("2") => other().into_iter().flatten().collect(),
+        _ => one().into_iter().chain(other()).flatten().collect(),
+    }
 }
 
-/// Runs this program again, on a kernel that has ipip.
-fn on_a_kernel() -> ExitCode {
+/// The two halves at once, as a booted kernel has one processor. The second's output comes when both are done.
+fn in_halves() -> ExitCode {
+    let second = std::thread::spawn(|| on_a_kernel(Some("2"), Output::AtTheEnd));
+    let first = on_a_kernel(Some("1"), Output::AsItComes);
+    let second = second
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    match (first, second) {
+        (Some(0), Some(code)) | (Some(code), Some(_)) => exit_code(code),
+        (None, _) | (_, None) => ExitCode::FAILURE,
+    }
+}
+
+enum Output {
+    AsItComes,
+    AtTheEnd,
+}
+
+/// Runs this program again, on a kernel that has ipip. Its exit code; `None` where a signal ended it.
+fn on_a_kernel(half: Option<&str>, output: Output) -> Option<i32> {
     let with_ipip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/with-ipip");
     let this =
         std::env::current_exe().unwrap_or_else(|error| panic!("no name of this program: {error}"));
-    let status = Command::new(&with_ipip)
+    let mut command = Command::new(&with_ipip);
+    command
         .arg(this)
         .args(std::env::args_os().skip(1))
         .env("TUNNELFORM_KERNEL_TIMEOUT", TIME_LIMIT.to_string())
-        .status()
-        .unwrap_or_else(|error| panic!("can't run {}: {error}", with_ipip.display()));
-    let code = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(101);
-    if code == 125 {
+        .envs(half.map(|half| (HALF, half)));
+    let ended = match output {
+        Output::AsItComes => command.status(),
+        Output::AtTheEnd => command.output().map(|output| {
+            print!("{}", String::from_utf8_lossy(&output.stdout));
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            output.status
+        }),
+    };
+    let status = ended.unwrap_or_else(|error| panic!("can't run {}: {error}", with_ipip.display()));
+    if status.code() == Some(125) {
         eprintln!("error: the kernel tests need a kernel with ipip, and did NOT run: see above");
     }
-    ExitCode::from(code)
+    status.code()
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(101))
 }
