@@ -10,4 +10,4 @@ mod tree;
 pub(crate) use problem::Segment;
 pub use problem::{Located, Path, Problem, Problems, Severity, SourceFile, Span};
 pub(crate) use read::{Lost, Shape, read};
-pub(crate) use tree::{Node, Tree, Value, parse};
+pub(crate) use tree::{Index, Node, Tree, Value, parse};

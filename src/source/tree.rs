@@ -5,6 +5,7 @@
 //! here, for keys and values alike: a topology must not mean one thing to this tool and another to the next.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -499,12 +500,6 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// What `path` leads to.
-    pub(crate) fn find(&self, path: &Path) -> Option<&Self> {
-        let mut segments = path.segments().iter();
-        segments.try_fold(self, |node, segment| Some(node.child(segment)?.1))
-    }
-
     /// What a segment of a path leads to, and the place of its key.
     fn child(&self, segment: &Segment) -> Option<(Span, &Self)> {
         match (segment, &self.value) {
@@ -522,10 +517,18 @@ impl<'a> Node<'a> {
     /// Where `path` stands: a scalar's own place, else its key's. The nearest parent where the path goes further
     /// than the tree (a default that nobody wrote).
     pub(crate) fn locate(&self, path: &Path) -> Span {
+        self.locate_by(path, Self::child)
+    }
+
+    fn locate_by<'n>(
+        &'n self,
+        path: &Path,
+        child: impl Fn(&'n Self, &Segment) -> Option<(Span, &'n Self)>,
+    ) -> Span {
         let mut node = self;
         let mut span = self.span;
         for segment in path.segments() {
-            let Some((key, next)) = node.child(segment) else {
+            let Some((key, next)) = child(node, segment) else {
                 return span;
             };
             node = next;
@@ -574,6 +577,61 @@ impl<'a> Node<'a> {
             },
             _ => false,
         }
+    }
+}
+
+/// A tree in which many paths are looked up: each large mapping is gone through once.
+pub(crate) struct Index<'t, 's> {
+    root: &'t Node<'s>,
+    /// Positions of the keys, by the mapping's address.
+    keys: RefCell<HashMap<usize, HashMap<String, usize>>>,
+}
+
+impl<'t, 's> Index<'t, 's> {
+    /// Mappings with fewer entries are gone through each time.
+    const SMALL: usize = 32;
+
+    pub(crate) fn new(root: &'t Node<'s>) -> Self {
+        Self {
+            root,
+            keys: RefCell::default(),
+        }
+    }
+
+    /// What `path` leads to.
+    pub(crate) fn find(&self, path: &Path) -> Option<&'t Node<'s>> {
+        let mut segments = path.segments().iter();
+        segments.try_fold(self.root, |node, segment| {
+            Some(self.child(node, segment)?.1)
+        })
+    }
+
+    /// As [`Node::locate`].
+    pub(crate) fn locate(&self, path: &Path) -> Span {
+        self.root
+            .locate_by(path, |node, segment| self.child(node, segment))
+    }
+
+    fn child(&self, node: &'t Node<'s>, segment: &Segment) -> Option<(Span, &'t Node<'s>)> {
+        let (Segment::Key(name), Value::Mapping(entries)) = (segment, &node.value) else {
+            return node.child(segment);
+        };
+        if entries.len() < Self::SMALL {
+            return node.child(segment);
+        }
+        let mut keys = self.keys.borrow_mut();
+        let keys = keys
+            .entry(std::ptr::from_ref(node).addr())
+            .or_insert_with(|| {
+                let keys = entries.iter().enumerate();
+                // Backwards, so that the first of a name stays.
+                let keys = keys
+                    .rev()
+                    .map(|(index, (key, _))| (key.name().into_owned(), index));
+                keys.collect()
+            });
+        let (key, value) = entries.get(*keys.get(name.as_str())?)?;
+        Some((key.span, value))
     }
 }
 

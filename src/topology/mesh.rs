@@ -101,7 +101,10 @@ impl<'a> Graph<'a> {
             Style::Multipoint => Labels::default(),
             Style::PointToPoint => {
                 let room = LONGEST_NAME.saturating_sub(base(name, mesh).len());
-                Labels::new(fleet.names.iter().map(|name| name.as_str()), room)
+                let names = members
+                    .iter()
+                    .map(|&node| (node, fleet.names[node].as_str()));
+                Labels::new(names, room)
             }
         };
         Self {
@@ -126,6 +129,15 @@ impl<'a> Graph<'a> {
             }
             None => Vec::new(),
             Some(lists) => lists.get(&node).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// One of them.
+    pub(super) fn first_neighbour(&self, node: usize) -> Option<usize> {
+        match &self.neighbours {
+            None if self.has(node) => self.members.iter().copied().find(|&other| other != node),
+            None => None,
+            Some(lists) => lists.get(&node)?.first().copied(),
         }
     }
 
@@ -181,10 +193,16 @@ impl<'a> Graph<'a> {
 
     /// The name of the tunnel to a peer. `None` where no name fits, which the validation refuses.
     pub(super) fn tunnel_to(&self, peer: usize) -> Option<InterfaceName> {
-        let label = self.labels.of_node.get(peer)?.as_deref()?;
+        let label = self.labels.of_node.get(&peer)?;
         format!("{}{label}", base(self.name, self.mesh))
             .parse()
             .ok()
+    }
+
+    /// The other end of a tunnel of a point-to-point mesh, by the tunnel's name.
+    pub(super) fn peer_of(&self, tunnel: InterfaceName) -> Option<usize> {
+        let name = tunnel.to_string();
+        self.labels.node(name.strip_prefix(&self.base())?)
     }
 
     /// What the mesh's devices are called, or begin with.
@@ -269,47 +287,43 @@ fn neighbours(
 /// Names of nodes, cut to the room that is left in the name of a device.
 #[derive(Default)]
 pub(super) struct Labels {
-    /// By the node's number; `None` where there is too little room.
-    of_node: Vec<Option<String>>,
+    of_node: HashMap<usize, String>,
     /// And back.
     nodes: HashMap<String, usize>,
+    /// A node for whose name there is too little room.
+    pub(super) without_room: Option<usize>,
 }
 
 impl Labels {
     /// A name that fits stays as it is. Another keeps what there is room for and a digest of the whole. Two digests that
     /// are the same are told apart by digesting once more, in the order of the names.
-    fn new<'n>(names: impl Iterator<Item = &'n str>, room: usize) -> Self {
+    fn new<'n>(names: impl Iterator<Item = (usize, &'n str)>, room: usize) -> Self {
         let mut labels = Self::default();
-        for (number, name) in names.enumerate() {
-            let label = if name.len() <= room {
-                Some(name.to_owned())
-            } else {
-                room.checked_sub(DIGEST + 1).map(|head| {
-                    // No node's name has characters of more than one byte.
-                    let mut attempts = (0..).map(|round| {
-                        format!("{}{SHORTENED}{}", &name[..head], digest(name, round))
-                    });
-                    attempts
-                        .find(|label| !labels.nodes.contains_key(label))
-                        .unwrap_or_else(|| unreachable!("fewer names than digests"))
-                })
+        for (number, name) in names {
+            let Some(label) = labels.of(name, room) else {
+                labels.without_room.get_or_insert(number);
+                continue;
             };
-            if let Some(label) = &label {
-                labels.nodes.insert(label.clone(), number);
-            }
-            labels.of_node.push(label);
+            labels.nodes.insert(label.clone(), number);
+            labels.of_node.insert(number, label);
         }
         labels
+    }
+
+    /// A label that no other node has.
+    fn of(&self, name: &str, room: usize) -> Option<String> {
+        if name.len() <= room {
+            return Some(name.to_owned());
+        }
+        // No node's name has characters of more than one byte.
+        let head = &name[..room.checked_sub(DIGEST + 1)?];
+        let mut attempts = (0..).map(|round| format!("{head}{SHORTENED}{}", digest(name, round)));
+        attempts.find(|label| !self.nodes.contains_key(label))
     }
 
     /// The node that a label stands for.
     pub(super) fn node(&self, label: &str) -> Option<usize> {
         self.nodes.get(label).copied()
-    }
-
-    /// A node for whose name there is no room.
-    pub(super) fn without_room(&self) -> Option<usize> {
-        self.of_node.iter().position(Option::is_none)
     }
 }
 
