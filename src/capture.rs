@@ -79,7 +79,7 @@ struct RouteEntry {
 /// # Errors
 /// None that a state could cause; of the writer's.
 pub fn write(observed: &Observed) -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(&Document::new(observed))
+    source::write(&Document::new(observed))
 }
 
 /// The same as JSON.

@@ -12,6 +12,8 @@
 pub mod capture;
 pub mod desired;
 pub mod export;
+#[cfg(test)]
+mod fleet_tests;
 pub mod kernel;
 pub mod lock;
 pub mod plan;

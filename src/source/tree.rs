@@ -391,6 +391,11 @@ struct Ambiguity {
     help: String,
 }
 
+/// Whether a plain scalar is one that is refused, or a merge key.
+pub(super) fn is_ambiguous(text: &str) -> bool {
+    text == "<<" || resolve(text).is_err()
+}
+
 /// What a plain scalar means by YAML 1.2's core schema; `None`: a string.
 fn resolve(text: &str) -> Result<Option<Value<'static>>, Ambiguity> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);

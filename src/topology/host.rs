@@ -13,7 +13,7 @@ use super::{
     Address, Destination, Endpoint, Ip, Name, NextHop, Prefix, Route, Short, Style, Topology,
     Tunnel,
 };
-use crate::state::{InterfaceName, RouteKey, RouteType};
+use crate::state::{AdminState, InterfaceName, RouteKey, RouteType};
 
 /// The metric of what a packet to the node's own subnets takes when nothing better is there: the last there is, as the
 /// kernel's own null routes have it. It never stands in the way of a bridge's prefix route.
@@ -81,7 +81,8 @@ impl Host {
 
     /// The same with every route written out: a topology for a single host.
     pub fn into_topology(self) -> Topology {
-        let written: Vec<(Option<InterfaceName>, Route)> = self.peers().map(write_out).collect();
+        let routes = self.peers().filter(|route| self.can_be_written(route));
+        let written: Vec<(Option<InterfaceName>, Route)> = routes.map(write_out).collect();
         let mut topology = self.topology;
         for (tunnel, route) in written {
             let own = tunnel.and_then(|name| topology.tunnels.get_mut(&name));
@@ -89,6 +90,18 @@ impl Host {
                 .push(Short(route));
         }
         topology
+    }
+
+    /// In the list of a tunnel that is down a route waits. One through several tunnels has no such list, and elsewhere
+    /// the kernel would refuse it.
+    fn can_be_written(&self, route: &PeerRoute) -> bool {
+        let is_up = |way: &Way| {
+            let tunnel = self.topology.tunnels.get(&way.tunnel);
+            tunnel.is_some_and(|own| {
+                self.topology.tunnel(own).get(|t| &t.state) != Some(AdminState::Down)
+            })
+        };
+        route.ways.len() == 1 || (!route.ways.is_empty() && route.ways.iter().all(is_up))
     }
 
     fn add(&mut self, to: Ipv4Net, ways: impl Iterator<Item = Way>) {

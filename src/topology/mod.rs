@@ -256,7 +256,7 @@ impl Topology {
     /// # Errors
     /// None that a topology could cause; of the writer's.
     pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
-        serde_yaml::to_string(self)
+        source::write(self)
     }
 
     /// Reads a topology. `file` is its name for messages.
