@@ -225,13 +225,15 @@ impl<'a> Builder<'a> {
         let mut seen = HashMap::new();
         let mut merges = Vec::new();
         let closed = loop {
-            let key = match self.event()? {
-                (Event::MappingEnd, span) => break span,
-                (event, span) => self.node(event, span, depth + 1)?,
-            };
+            let (event, span) = self.event()?;
+            if matches!(event, Event::MappingEnd) {
+                break span;
+            }
+            let merge = is_merge(&event);
+            let key = self.node(event, span, depth + 1)?;
             let (event, span) = self.event()?;
             let value = self.node(event, span, depth + 1)?;
-            if key.text() == Some("<<") {
+            if merge {
                 merges.push(value);
             } else if let Err(problem) = new_key(&key, &mut seen) {
                 self.partial |= value.is_collection();
@@ -322,6 +324,11 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// In quotes, `<<` is a key like any other.
+fn is_merge(key: &Event) -> bool {
+    matches!(key, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<")
+}
+
 /// Whether a mapping may take the key. `Err(None)`: it was reported already.
 fn new_key<'a>(key: &Node<'a>, seen: &mut Seen<'a>) -> Result<(), Option<Problem>> {
     match key.value {
@@ -391,9 +398,9 @@ struct Ambiguity {
     help: String,
 }
 
-/// Whether a plain scalar is one that is refused, or a merge key.
+/// Whether a plain scalar is refused, a merge key, or a number with a fraction or exponent: no format of ours has any.
 pub(super) fn is_ambiguous(text: &str) -> bool {
-    text == "<<" || resolve(text).is_err()
+    text == "<<" || matches!(resolve(text), Err(_) | Ok(Some(Value::Float(_))))
 }
 
 /// What a plain scalar means by YAML 1.2's core schema; `None`: a string.

@@ -4,31 +4,39 @@ use serde::Serialize;
 
 use super::tree::is_ambiguous;
 
-/// Writes a value. Words that YAML 1.1 and 1.2 read differently (`no`, `010`), which this tool refuses, come in quotes:
-/// serde_yaml sees nothing in them but strings.
+/// Writes a value without floating-point numbers. Words that YAML 1.1 and 1.2 read differently (`no`, `010`, `1e310`)
+/// come in quotes: serde_yaml sees nothing in them but strings.
 ///
 /// # Errors
 /// Of serde_yaml's.
 pub(crate) fn write(value: &impl Serialize) -> Result<String, serde_yaml::Error> {
     let plain = serde_yaml::to_string(value)?;
     let mut text = String::with_capacity(plain.len());
-    // The indentation of the key whose text of several lines this is: there a `no` is a part of it.
+    // The column of the key or dash whose text of several lines this is: there a `no` is a part of it.
     let mut literal: Option<usize> = None;
     for line in plain.split_inclusive('\n') {
-        let indent = line.len() - line.trim_start_matches([' ', '-']).len();
-        if literal.is_some_and(|outer| indent > outer || line.trim().is_empty()) {
+        let spaces = line.len() - line.trim_start_matches(' ').len();
+        if literal.is_some_and(|column| spaces > column || line.trim().is_empty()) {
             text.push_str(line);
             continue;
         }
-        literal = opens_literal(&line[indent..])
-            .then_some(line.len() - line.trim_start_matches(' ').len());
-        quote_words(
-            &line[..indent],
-            line[indent..].trim_end_matches('\n'),
-            &mut text,
-        );
+        let (before, entry) = line.split_at(line.len() - entry_of(line).len());
+        literal = opens_literal(entry).then(|| match entry.contains(": ") {
+            true => before.len(),
+            false => before.len().saturating_sub("- ".len()),
+        });
+        quote_words(before, entry.trim_end_matches('\n'), &mut text);
     }
     Ok(text)
+}
+
+/// What stands behind the indentation and the dashes of lists.
+fn entry_of(line: &str) -> &str {
+    let mut entry = line.trim_start_matches(' ');
+    while let Some(item) = entry.strip_prefix("- ") {
+        entry = item;
+    }
+    entry
 }
 
 /// `key: |-` or `- |-`: what a text of several lines starts with.
@@ -74,10 +82,10 @@ mod tests {
 
     fn word() -> impl Strategy<Value = String> {
         let difficult = [
-            "no", "On", "OFF", "yes", "y", "010", "-00", "+01", "1e3", "null", "~", "", "0x1f",
-            "true", ".5", "-", "|", "|-", "a: no", "no:", "- no", "# no", "no #", "a\nno\n",
-            "\nno", "no\n\n", " no", "'no'", "\"", "&a", "*a", "a: |", "::1", "12:30", "=", "<<",
-            "{", "[]",
+            "no", "On", "OFF", "yes", "y", "010", "-00", "+01", "1e3", "1e310", "null", "~", "",
+            "0x1f", "true", ".5", "-", "|", "|-", "a: no", "no:", "- no", "# no", "no #",
+            "a\nno\n", "\nno", "no\n\n", " no", "'no'", "\"", "&a", "*a", "a: |", "::1", "12:30",
+            "=", "<<", "{", "[]",
         ];
         prop_oneof![
             3 => prop::sample::select(difficult.to_vec()).prop_map(str::to_owned),
