@@ -342,3 +342,86 @@ fn digest(name: &str, round: u64) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
+    use proptest::collection::btree_set;
+    use proptest::prelude::*;
+
+    use super::{DIGEST, Labels, digest, link_address};
+
+    /// Short names, long ones that begin alike, and some that look like what is made of those.
+    fn any_name() -> impl Strategy<Value = String> {
+        let long = "node-of-the-same-beginning-[0-9]{1,3}";
+        prop_oneof![
+            "[ab]{1,3}",
+            long,
+            "[a-c.-]{1,40}a",
+            (long, 0..6usize, 0..3u64).prop_map(|(name, head, round)| {
+                format!("{}-{}", &name[..head], digest(&name, round))
+            }),
+            (long, 0..6usize)
+                .prop_map(|(name, head)| name[..head].to_owned() + &digest(&name, 0) + "a"),
+        ]
+    }
+
+    fn labels(names: &BTreeSet<String>, room: usize) -> Labels {
+        Labels::new(names.iter().map(String::as_str).enumerate(), room)
+    }
+
+    fn of<'l>(names: &BTreeSet<String>, labels: &'l Labels, name: &str) -> Option<&'l String> {
+        let number = names.iter().position(|known| known == name)?;
+        labels.of_node.get(&number)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+        #[test]
+        fn labels_are_one_nodes_own(names in btree_set(any_name(), 1..40), room in 0..15usize) {
+            let labels = labels(&names, room);
+            let mut seen = HashSet::new();
+            for (number, name) in names.iter().enumerate() {
+                let Some(label) = labels.of_node.get(&number) else {
+                    prop_assert!(room <= DIGEST && name.len() > room, "no label for {name}");
+                    prop_assert!(labels.without_room.is_some());
+                    continue;
+                };
+                prop_assert!((1..=room).contains(&label.len()), "{label}");
+                prop_assert!(seen.insert(label), "{label} twice");
+                prop_assert_eq!(labels.node(label), Some(number));
+                prop_assert!(name.len() > room || label == name);
+            }
+        }
+
+        #[test]
+        fn who_comes_renames_nobody(names in btree_set(any_name(), 1..40), more in btree_set(any_name(), 1..10), room in 9..15usize) {
+            let all: BTreeSet<String> = names.union(&more).cloned().collect();
+            let (few, many) = (labels(&names, room), labels(&all, room));
+            for name in &names {
+                prop_assert_eq!(of(&names, &few, name), of(&all, &many, name));
+            }
+        }
+
+        /// What it is hangs on nothing but the node's own underlay address, and two that are alike have equal last bits.
+        #[test]
+        fn link_addresses_are_one_nodes_own(one: u32, other: u32, network: u32, length in 1..=30u8) {
+            let network = Ipv4Net::new(Ipv4Addr::from(network), length).unwrap().trunc();
+            let address = |underlay: u32| link_address(network, Ipv4Addr::from(underlay));
+            prop_assert!(network.contains(&address(one)));
+            let last = |underlay: u32| underlay & u32::from(network.hostmask());
+            prop_assert_eq!(address(one) == address(other), last(one) == last(other));
+        }
+    }
+
+    /// Devices are called by it: another digest would replace every tunnel.
+    #[test]
+    fn the_digest_stays() {
+        assert_eq!(digest("node-with-a-long-name-1", 0), "2auzgkgc");
+        assert_eq!(digest("node-with-a-long-name-1", 1), "2auzekgc");
+    }
+}
