@@ -91,7 +91,7 @@ fn is_its_own(state: &State, observed: &Observed) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn packets_arrive(random in any_fleet()) {
