@@ -101,7 +101,7 @@ proptest! {
         for mesh in random.meshes.iter().filter(|mesh| mesh.routes) {
             for from in &mesh.members {
                 for to in mesh.members.iter().filter(|to| *to != from) {
-                    for target in world.targets(to) {
+                    for target in world.targets(mesh, to) {
                         world.walk(from, to, target).map_err(|error| TestCaseError::fail(format!("{error}\n{}", random.text)))?;
                     }
                 }

@@ -46,6 +46,8 @@ impl fmt::Debug for Random {
 
 #[derive(Clone)]
 pub(super) struct RandomMesh {
+    /// What its devices are called, or begin with.
+    pub(super) name: &'static str,
     pub(super) members: Vec<&'static str>,
     pub(super) routes: bool,
 }
@@ -59,7 +61,7 @@ struct RandomNode {
     /// Lengths of its subnets.
     subnets: Vec<u8>,
     label: bool,
-    /// Node's own addresses for the devices.
+    /// A default of its own.
     ttl: Option<u8>,
 }
 
@@ -214,7 +216,7 @@ impl Random {
 
     fn mesh(
         &mut self,
-        name: &str,
+        name: &'static str,
         options: &Options,
         members: &[&'static str],
         choice: &str,
@@ -247,6 +249,7 @@ impl Random {
         self.text += &format!("    tunnel: {{{}}}\n", tunnel.join(", "));
         let routes = routes && !options.down;
         self.meshes.push(RandomMesh {
+            name,
             members: members.to_vec(),
             routes,
         });

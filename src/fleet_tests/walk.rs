@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::random::Random;
+use super::random::{Random, RandomMesh};
 use crate::reconcile::Look;
 use crate::state::{InterfaceName, Ipip, Kind, MAIN_TABLE, NextHop, Observed, RouteType, State};
 use crate::topology::{Host, Name};
@@ -36,11 +36,13 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Addresses of a node's overlay: the first and last of its subnets, and its own.
-    pub(super) fn targets(&self, node: &str) -> BTreeSet<IpAddr> {
+    /// Addresses of a node that a mesh leads to: the first and last of its subnets, and those on the mesh's devices.
+    pub(super) fn targets(&self, mesh: &RandomMesh, node: &str) -> BTreeSet<IpAddr> {
         let subnets = self.random.subnets[node].iter();
         let subnets = subnets.flat_map(|net| [net.network().into(), net.broadcast().into()]);
-        subnets.collect()
+        let own = self.states[node].addresses.keys();
+        let own = own.filter(|key| key.device.as_bytes().starts_with(mesh.name.as_bytes()));
+        subnets.chain(own.map(|key| key.local)).collect()
     }
 
     /// By every way that the routes give, the packet comes to `to`.
