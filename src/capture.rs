@@ -79,7 +79,7 @@ struct RouteEntry {
 /// # Errors
 /// None that a state could cause; of the writer's.
 pub fn write(observed: &Observed) -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(&Document::new(observed))
+    source::write(&Document::new(observed))
 }
 
 /// The same as JSON.
@@ -221,5 +221,109 @@ impl RouteEntry {
             metric,
         };
         (key, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::{json, read, write};
+    use crate::kernel::roundtrip::{any_address, any_route, device, tunnel};
+    use crate::state::{Device, InterfaceName, Observed, State};
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("no".to_owned()),
+            Just("010".to_owned()),
+            "[ -~\n]{0,20}"
+        ]
+    }
+
+    /// Names that YAML has other ideas about.
+    fn name() -> impl Strategy<Value = InterfaceName> {
+        let names = [
+            "no", "on", "010", "1e3", "null", "~", "true", "0x1f", "-", "<<", "a'b", "\"", "#",
+            "ünï", "{}",
+        ];
+        prop::sample::select(names.to_vec()).prop_map(|name| name.parse().unwrap())
+    }
+
+    prop_compose! {
+        fn any_device()(index: u32, kind in "[a-z]{0,4}", mtu: u32, up: bool, alias in text(), group: u32) -> Device {
+            Device { index, kind, mtu, up, alias, group, counters: Default::default() }
+        }
+    }
+
+    prop_compose! {
+        fn any_observed()(
+            devices in btree_map(name(), any_device(), 0..4),
+            alternative_names in btree_map(name(), device(), 0..3),
+            tunnels in btree_map(prop_oneof![device(), name()], tunnel(), 0..3),
+            addresses in vec((any_address(), any::<bool>()), 0..4),
+            routes in vec(any_route(), 0..4),
+            duplicate_routes in vec(any_route(), 0..2),
+            marks_addresses: bool,
+        ) -> Observed {
+            let secondaries = addresses.iter().filter(|(_, second)| *second);
+            let secondaries = secondaries.map(|((key, _), _)| *key).collect();
+            let state = State {
+                tunnels,
+                addresses: addresses.into_iter().map(|(address, _)| address).collect(),
+                routes: routes.into_iter().collect(),
+            };
+            Observed {
+                state,
+                duplicate_routes,
+                secondaries,
+                devices,
+                alternative_names,
+                paths: Default::default(),
+                marks_addresses,
+                all_routes: true,
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+        #[test]
+        fn reads_as_written(observed in any_observed()) {
+            let yaml = write(&observed).unwrap();
+            let json = serde_json::to_string(&json(&observed)).unwrap();
+            for text in [yaml, json] {
+                match read("state", text.as_bytes()) {
+                    Ok(again) => prop_assert_eq!(&again, &observed, "{}", text),
+                    Err(problems) => return Err(TestCaseError::fail(format!("{problems}\n{text}"))),
+                }
+            }
+        }
+
+        #[test]
+        fn garbage_is_an_error(
+            observed in any_observed(),
+            bytes in vec(any::<u8>(), 0..100),
+            spoil in vec((any::<Index>(), any::<u8>()), 1..4),
+            words in vec((any::<Index>(), prop::sample::select(vec!["-1", "999", "x", "null", "[]", "{}", "10.0.0.0/99", "::/129"])), 1..4),
+        ) {
+            let _ = read("state", &bytes);
+            let yaml = write(&observed).unwrap();
+            let mut spoilt = yaml.clone().into_bytes();
+            for (place, byte) in spoil {
+                *place.get_mut(&mut spoilt) = byte;
+            }
+            let _ = read("state", &spoilt);
+            let mut lines: Vec<String> = yaml.lines().map(str::to_owned).collect();
+            for (place, word) in words {
+                let line = place.get_mut(&mut lines);
+                if let Some((key, _)) = line.split_once(": ") {
+                    *line = format!("{key}: {word}");
+                }
+            }
+            let _ = read("state", lines.join("\n").as_bytes());
+        }
     }
 }

@@ -461,7 +461,7 @@ fn admin_state(options: &Effective) -> AdminState {
 }
 
 /// What `ip address add` gives an IPv4 address, and what the kernel makes of an IPv6 one (`ipv6_addr_scope`).
-fn default_address_scope(address: IpAddr) -> Scope {
+pub(crate) fn default_address_scope(address: IpAddr) -> Scope {
     match address {
         IpAddr::V4(address) if address.is_loopback() => Scope::HOST,
         IpAddr::V6(address) if address.is_loopback() => Scope::HOST,

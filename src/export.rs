@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::desired::default_address_scope;
 use crate::plan::is_kernels_link_local;
 use crate::state::{
     self, AddressKey, AdminState, IPV6_DEFAULT_METRIC, Ipip, Kind, MAIN_TABLE, Mode, Observed,
@@ -90,6 +91,10 @@ impl Build<'_> {
             let special = [
                 (ipip.external, "a topology has no `external` mode"),
                 (ipip.encap.is_some(), "a topology has no UDP encapsulation"),
+                (
+                    inherits_partly(ipip.tos),
+                    "its TOS is inherited and has bits of its own",
+                ),
             ];
             match special.into_iter().find(|(is, _)| *is) {
                 Some((_, why)) => self.leave_out(&format!("tunnel {name}"), why),
@@ -274,6 +279,11 @@ fn written(ipip: &Ipip, tunnel: &state::Tunnel) -> Tunnel {
     }
 }
 
+/// Bit 0 says to inherit; what else is set then counts for packets that have no TOS (`ip tunnel … tos inherit/0x10`).
+fn inherits_partly(tos: Tos) -> bool {
+    tos.0 & Tos::INHERIT.0 != 0 && tos != Tos::INHERIT
+}
+
 fn written_address(key: &AddressKey, address: &state::Address) -> Address {
     let state::Address {
         prefix_len,
@@ -297,7 +307,8 @@ fn written_address(key: &AddressKey, address: &state::Address) -> Address {
     Address {
         address: prefix(key.local, peer.is_none()),
         peer: peer.map(|peer| prefix(peer, true)),
-        scope: Some(*scope).filter(|_| key.local.is_ipv4() && *scope != Scope::GLOBAL),
+        scope: Some(*scope)
+            .filter(|scope| key.local.is_ipv4() && *scope != default_address_scope(key.local)),
         label: other_label.cloned().map(Label),
         noprefixroute: *noprefixroute,
         metric: *metric,
@@ -341,5 +352,95 @@ fn written_route(key: &RouteKey, route: &state::Route) -> Route {
         mtu: route.mtu,
         advmss: route.advmss,
         nexthops: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use proptest::prelude::*;
+
+    use super::{Whose, export};
+    use crate::plan::tests::{any_state, observe};
+    use crate::plan::{Change, Delta, Terms};
+    use crate::reconcile::foresee;
+    use crate::state::{AddressKey, Kind, Mode, Scope, State, Tos};
+    use crate::topology::{Owner, Topology};
+
+    /// What the others' generator leaves as it is by default.
+    fn vary(mut state: State, numbers: (u8, u8, u32), loopback: bool) -> State {
+        let (tos, scope, mtu) = numbers;
+        for tunnel in state.tunnels.values_mut() {
+            let Kind::Ipip(ipip) = &mut tunnel.kind;
+            ipip.tos = Tos(tos & !1);
+            ipip.mode = if tos & 1 == 0 { Mode::Ipip } else { Mode::Any };
+            tunnel.mtu = mtu;
+        }
+        for address in state.addresses.values_mut() {
+            address.scope = Scope(scope.min(254));
+            address.label = Some("tun1:label".into());
+        }
+        for route in state.routes.values_mut() {
+            route.mtu = Some(mtu).filter(|_| route.nexthops.len() == 1);
+        }
+        if let Some(device) = state.tunnels.keys().next().copied().filter(|_| loopback) {
+            let local = IpAddr::V4(Ipv4Addr::new(127, 9, 0, 1));
+            let known = state.addresses.values().next().cloned();
+            let value = known.map(|known| crate::state::Address {
+                prefix_len: 32,
+                ..known
+            });
+            let key = AddressKey::new(device, local, None, 32);
+            state.addresses.extend(value.map(|value| (key, value)));
+        }
+        state
+    }
+
+    /// Nothing but the marks.
+    fn is_adoption(change: &Change) -> bool {
+        match change {
+            Change::Tunnel(_, Delta::Update { from, to }) => {
+                let mut marked = from.clone();
+                marked.alias = to.alias.clone();
+                marked == *to
+            }
+            Change::Address(_, Delta::Update { from, to }) => {
+                let mut marked = from.clone();
+                marked.protocol = to.protocol;
+                marked == *to
+            }
+            Change::Route(_, Delta::Update { from, to }) => {
+                let mut marked = from.clone();
+                marked.protocol = to.protocol;
+                marked == *to
+            }
+            Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => false,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_was_exported_is_there_already(
+            state in any_state(&[""], &[4]),
+            numbers in (any::<u8>(), any::<u8>(), 1280..9000u32),
+            loopback: bool,
+        ) {
+            let observed = observe(vary(state, numbers, loopback));
+            let owner: Owner = "ours".parse().unwrap();
+            let exported = export(&observed, &Whose::Nobodys(&owner));
+            prop_assert!(exported.left_out.is_empty(), "{:?}", exported.left_out);
+            let text = exported.topology.to_yaml().unwrap();
+            let topology = Topology::parse("exported", &text).map_err(|problems| TestCaseError::fail(problems.to_string()))?.topology;
+            prop_assert_eq!(&topology, &exported.topology);
+            let host = topology.fleet().host(None).unwrap();
+            let terms = Terms { owner, protocol: topology.route_protocol.0, adopt: true, prune: true };
+            let plan = foresee(observed, &host, &terms).unwrap().plan;
+            prop_assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
+            let other = plan.changes.iter().find(|change| !is_adoption(change));
+            prop_assert!(other.is_none(), "{other:?}\n{text}");
+        }
     }
 }

@@ -13,6 +13,8 @@
 pub mod capture;
 pub mod desired;
 pub mod export;
+#[cfg(test)]
+mod fleet_tests;
 pub mod graph;
 pub mod kernel;
 pub mod lock;

@@ -5,7 +5,7 @@ mod execute;
 mod link;
 mod netns;
 #[cfg(test)]
-mod roundtrip;
+pub(crate) mod roundtrip;
 mod route;
 mod snapshot;
 mod socket;

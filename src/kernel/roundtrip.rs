@@ -50,7 +50,7 @@ fn payload(message: &RouteNetlinkMessage) -> Vec<u8> {
     }
 }
 
-fn device() -> impl Strategy<Value = InterfaceName> {
+pub(crate) fn device() -> impl Strategy<Value = InterfaceName> {
     select(&NAMES[..]).prop_map(|name| name.parse().unwrap())
 }
 
@@ -72,7 +72,7 @@ fn ip(ipv6: bool) -> BoxedStrategy<IpAddr> {
 }
 
 prop_compose! {
-    fn tunnel()(
+    pub(crate) fn tunnel()(
         ends in (option::of(v4()), option::of(v4()), option::of(device())),
         mode in select(vec![Mode::Ipip, Mode::Mplsip, Mode::Any]),
         (ttl, tos, pmtudisc, fwmark, external) in any::<(u8, u8, bool, u32, bool)>(),
@@ -88,7 +88,7 @@ prop_compose! {
     }
 }
 
-fn any_address() -> impl Strategy<Value = (AddressKey, Address)> {
+pub(crate) fn any_address() -> impl Strategy<Value = (AddressKey, Address)> {
     any::<bool>().prop_flat_map(|ipv6| {
         let length = if ipv6 { 0..=128u8 } else { 0..=32u8 };
         let lifetime = option::of((0..u32::MAX, 0..u32::MAX));
@@ -150,7 +150,7 @@ fn next_hops(ipv6: bool) -> impl Strategy<Value = Vec<NextHop>> {
     })
 }
 
-fn any_route() -> impl Strategy<Value = (RouteKey, Route)> {
+pub(crate) fn any_route() -> impl Strategy<Value = (RouteKey, Route)> {
     any::<bool>().prop_flat_map(|ipv6| {
         let to = (ip(ipv6), if ipv6 { 0..=128u8 } else { 0..=32u8 });
         let to = to.prop_map(|(ip, length)| IpNet::new(ip, length).unwrap().trunc());

@@ -9,7 +9,7 @@ mod in_place;
 mod model;
 mod order;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 
 use serde::Serialize;

@@ -103,7 +103,7 @@ fn route(net: u8, device: Option<&str>, src: Option<u8>, protocol: u8) -> (Route
 }
 
 /// One host's state: few names, endpoints and prefixes, so that things collide.
-fn any_state(
+pub(crate) fn any_state(
     aliases: &'static [&'static str],
     protocols: &'static [u8],
 ) -> impl Strategy<Value = State> {
@@ -163,7 +163,7 @@ fn any_state(
     })
 }
 
-fn observe(state: State) -> Observed {
+pub(crate) fn observe(state: State) -> Observed {
     let mut observed = Observed {
         state,
         marks_addresses: true,

@@ -6,8 +6,10 @@ mod problem;
 mod read;
 mod render;
 mod tree;
+mod write;
 
 pub(crate) use problem::Segment;
 pub use problem::{Located, Path, Problem, Problems, Severity, SourceFile, Span};
 pub(crate) use read::{Lost, Shape, read};
-pub(crate) use tree::{Node, Tree, Value, parse};
+pub(crate) use tree::{Index, Node, Tree, Value, parse};
+pub(crate) use write::write;

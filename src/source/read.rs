@@ -372,6 +372,21 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
         }
     }
 
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        // serde would pass over what is too much.
+        match &self.node.value {
+            Value::Sequence(items) if items.len() != len => Err(ReadError::new(format!(
+                "expected a list of {len}, found one of {}",
+                items.len()
+            ))),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         // A key with nothing behind it is an accident (`remote:`), not a wish for the default.
         visitor.visit_some(self)
@@ -405,7 +420,7 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq
         tuple_struct map ignored_any
     }
 }

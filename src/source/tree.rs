@@ -5,6 +5,7 @@
 //! here, for keys and values alike: a topology must not mean one thing to this tool and another to the next.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -224,13 +225,15 @@ impl<'a> Builder<'a> {
         let mut seen = HashMap::new();
         let mut merges = Vec::new();
         let closed = loop {
-            let key = match self.event()? {
-                (Event::MappingEnd, span) => break span,
-                (event, span) => self.node(event, span, depth + 1)?,
-            };
+            let (event, span) = self.event()?;
+            if matches!(event, Event::MappingEnd) {
+                break span;
+            }
+            let merge = is_merge(&event);
+            let key = self.node(event, span, depth + 1)?;
             let (event, span) = self.event()?;
             let value = self.node(event, span, depth + 1)?;
-            if key.text() == Some("<<") {
+            if merge {
                 merges.push(value);
             } else if let Err(problem) = new_key(&key, &mut seen) {
                 self.partial |= value.is_collection();
@@ -321,6 +324,11 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// In quotes, `<<` is a key like any other.
+fn is_merge(key: &Event) -> bool {
+    matches!(key, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<")
+}
+
 /// Whether a mapping may take the key. `Err(None)`: it was reported already.
 fn new_key<'a>(key: &Node<'a>, seen: &mut Seen<'a>) -> Result<(), Option<Problem>> {
     match key.value {
@@ -388,6 +396,11 @@ fn syntax_error(error: &saphyr_parser::ScanError) -> Problem {
 struct Ambiguity {
     message: String,
     help: String,
+}
+
+/// Whether a plain scalar is refused, a merge key, or a number with a fraction or exponent: no format of ours has any.
+pub(super) fn is_ambiguous(text: &str) -> bool {
+    text == "<<" || matches!(resolve(text), Err(_) | Ok(Some(Value::Float(_))))
 }
 
 /// What a plain scalar means by YAML 1.2's core schema; `None`: a string.
@@ -499,12 +512,6 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// What `path` leads to.
-    pub(crate) fn find(&self, path: &Path) -> Option<&Self> {
-        let mut segments = path.segments().iter();
-        segments.try_fold(self, |node, segment| Some(node.child(segment)?.1))
-    }
-
     /// What a segment of a path leads to, and the place of its key.
     fn child(&self, segment: &Segment) -> Option<(Span, &Self)> {
         match (segment, &self.value) {
@@ -522,10 +529,18 @@ impl<'a> Node<'a> {
     /// Where `path` stands: a scalar's own place, else its key's. The nearest parent where the path goes further
     /// than the tree (a default that nobody wrote).
     pub(crate) fn locate(&self, path: &Path) -> Span {
+        self.locate_by(path, Self::child)
+    }
+
+    fn locate_by<'n>(
+        &'n self,
+        path: &Path,
+        child: impl Fn(&'n Self, &Segment) -> Option<(Span, &'n Self)>,
+    ) -> Span {
         let mut node = self;
         let mut span = self.span;
         for segment in path.segments() {
-            let Some((key, next)) = node.child(segment) else {
+            let Some((key, next)) = child(node, segment) else {
                 return span;
             };
             node = next;
@@ -574,6 +589,61 @@ impl<'a> Node<'a> {
             },
             _ => false,
         }
+    }
+}
+
+/// A tree in which many paths are looked up: each large mapping is gone through once.
+pub(crate) struct Index<'t, 's> {
+    root: &'t Node<'s>,
+    /// Positions of the keys, by the mapping's address.
+    keys: RefCell<HashMap<usize, HashMap<String, usize>>>,
+}
+
+impl<'t, 's> Index<'t, 's> {
+    /// Mappings with fewer entries are gone through each time.
+    const SMALL: usize = 32;
+
+    pub(crate) fn new(root: &'t Node<'s>) -> Self {
+        Self {
+            root,
+            keys: RefCell::default(),
+        }
+    }
+
+    /// What `path` leads to.
+    pub(crate) fn find(&self, path: &Path) -> Option<&'t Node<'s>> {
+        let mut segments = path.segments().iter();
+        segments.try_fold(self.root, |node, segment| {
+            Some(self.child(node, segment)?.1)
+        })
+    }
+
+    /// As [`Node::locate`].
+    pub(crate) fn locate(&self, path: &Path) -> Span {
+        self.root
+            .locate_by(path, |node, segment| self.child(node, segment))
+    }
+
+    fn child(&self, node: &'t Node<'s>, segment: &Segment) -> Option<(Span, &'t Node<'s>)> {
+        let (Segment::Key(name), Value::Mapping(entries)) = (segment, &node.value) else {
+            return node.child(segment);
+        };
+        if entries.len() < Self::SMALL {
+            return node.child(segment);
+        }
+        let mut keys = self.keys.borrow_mut();
+        let keys = keys
+            .entry(std::ptr::from_ref(node).addr())
+            .or_insert_with(|| {
+                let keys = entries.iter().enumerate();
+                // Backwards, so that the first of a name stays.
+                let keys = keys
+                    .rev()
+                    .map(|(index, (key, _))| (key.name().into_owned(), index));
+                keys.collect()
+            });
+        let (key, value) = entries.get(*keys.get(name.as_str())?)?;
+        Some((key.span, value))
     }
 }
 

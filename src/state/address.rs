@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::route::any_scope;
 use super::{InterfaceName, Scope};
 
 /// What makes two addresses the same one to the kernel.
@@ -33,6 +34,7 @@ pub struct Address {
     /// The broadcast address. A topology never sets one.
     pub broadcast: Option<Ipv4Addr>,
     /// How far the address is valid.
+    #[serde(deserialize_with = "any_scope")]
     pub scope: Scope,
     /// The label, IPv4 only; the device's name unless set. Null for IPv6.
     pub label: Option<String>,

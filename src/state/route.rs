@@ -38,6 +38,7 @@ pub struct Route {
     /// Who added it (`rtm_protocol`).
     pub protocol: u8,
     /// How far the destination is; IPv4 only, `global` for IPv6.
+    #[serde(deserialize_with = "any_scope")]
     pub scope: Scope,
     /// Source address that the host prefers for packets of its own.
     #[schemars(with = "Option<String>")]
@@ -94,6 +95,22 @@ fn any_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RouteType, D::
         "other" => Ok(RouteType::Other),
         word => RouteType::deserialize(word.into_deserializer()),
     }
+}
+
+/// As [`any_type`]: 255, nowhere, is the kernel's own.
+pub(super) fn any_scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Scope, D::Error> {
+    match NumberOrWord::deserialize(deserializer)? {
+        NumberOrWord::Number(number) => Ok(Scope(number)),
+        NumberOrWord::Word(word) => Scope::deserialize(word.into_deserializer()),
+    }
+}
+
+/// A byte of the kernel's, or a word that stands for one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum NumberOrWord {
+    Number(u8),
+    Word(String),
 }
 
 /// How far an address or a route's destination reaches (`enum rt_scope_t`).

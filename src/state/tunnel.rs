@@ -4,10 +4,11 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use schemars::JsonSchema;
-use serde::de::Error as _;
+use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::InterfaceName;
+use super::route::NumberOrWord;
 
 /// A tunnel as the kernel holds it. Its key is the device's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,6 +51,7 @@ pub struct Ipip {
     /// Outer TTL.
     pub ttl: Ttl,
     /// Outer TOS.
+    #[serde(deserialize_with = "any_tos")]
     pub tos: Tos,
     /// Path MTU discovery: set DF on the outer header.
     pub pmtudisc: bool,
@@ -236,6 +238,14 @@ inherit_schema!(
     254,
     "`inherit` (take the inner packet's TOS) or an even number from 0 to 254."
 );
+
+/// Other tools set bit 0 beside others: a topology can't, but an observed state has it.
+fn any_tos<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tos, D::Error> {
+    match NumberOrWord::deserialize(deserializer)? {
+        NumberOrWord::Number(number) => Ok(Tos(number)),
+        NumberOrWord::Word(word) => Tos::deserialize(word.into_deserializer()),
+    }
+}
 
 fn any_or_address<'de, D: Deserializer<'de>>(
     deserializer: D,

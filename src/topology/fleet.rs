@@ -11,38 +11,39 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::scalar::{Word, prefix};
-use super::{Address, FromWord, Name, Prefix, Route, Short, Tunnel, schema};
+use super::{Address, FromWord, Name, Prefix, Route, Short, Tunnel, is_default, schema};
 use crate::state::InterfaceName;
 
 /// One host of a fleet.
-#[derive(Debug, Clone, Default, serde::Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Where the other nodes reach it: its address, `{device: eth0}` to look it up on the node itself, or both.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub underlay: Option<Short<Underlay>>,
     /// Overlay networks that live behind this node, IPv4.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<Subnet>,
     /// What `members` of a mesh may choose it by.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Options for every tunnel of this node that doesn't set them itself. They come before the top-level `defaults`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Tunnel::is_default")]
     #[schemars(schema_with = "schema::defaults")]
     pub defaults: Tunnel,
     /// Tunnels of this node alone, by the name of their device.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tunnels: BTreeMap<InterfaceName, Tunnel>,
     /// Addresses on this node's devices that are not ours, or on a mesh's device instead of its default one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<InterfaceName, Vec<Short<Address>>>,
     /// Routes of this node alone that don't belong to one of its tunnels.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Short<Route>>,
 }
 
 /// A node's place in the underlay: `192.168.10.2` for short, or a mapping.
-#[derive(Debug, Clone, Copy, serde::Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize, serde::Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Underlay {
     /// Its address. With a prefix length, plans without a host know which peers are on the same network.
@@ -119,45 +120,52 @@ impl Serialize for Subnet {
 }
 
 /// Nodes that reach one another's subnets through tunnels.
-#[derive(Debug, Clone, serde::Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mesh {
     /// multipoint: the device's name. point-to-point: what the names of the devices begin with, before the peer's
     /// name. Default: the mesh's name, with `-` behind it for point-to-point.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<InterfaceName>,
     /// `multipoint`: one device a node and a route for each peer's subnet. `point-to-point`: a tunnel for each peer.
     /// Default: `multipoint`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub style: Style,
     /// Reach a peer in the same underlay network without encapsulation. Default: false.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub direct_routing: bool,
     /// `all`, a list of nodes, or the labels that a node must have. Default: `all`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub members: Members,
     /// Who has a tunnel to whom: `full` (everyone to everyone), `hub: [NODE…]` or `edges: [[NODE, NODE]…]`.
     /// Default: `full`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub topology: Links,
     /// point-to-point: the network that the link addresses are taken from, each node's with the last bits of its
     /// underlay address. Default: none, a node's link address is its first subnet's network address.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub link_network: Option<Subnet>,
     /// Route to the members' subnets. Default: true. Set it to false where a routing daemon does that.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub routes: bool,
     /// A last resort for packets to unused addresses of the node's own subnets: drop them. Default: true.
-    #[serde(default = "yes")]
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub blackhole: bool,
     /// Device that the node's own subnets are behind, instead of the blackhole. It must exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<InterfaceName>,
     /// Options of the mesh's tunnels. They come before a node's and the top-level `defaults`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Tunnel::is_default")]
     #[schemars(schema_with = "schema::mesh_tunnel")]
     pub tunnel: Tunnel,
 }
 
 fn yes() -> bool {
     true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// How a mesh is made of devices.

@@ -3,17 +3,17 @@
 //! What everyone has and what the node has alone are put together, names of nodes become addresses, and each mesh becomes
 //! tunnels, addresses and routes. Routes to other nodes' subnets stay in a compact form: there may be ten thousand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::mesh::{Fleet, Graph, first_address};
 use super::{
-    Address, Destination, Endpoint, FromWord, Ip, Name, NextHop, Prefix, Route, Short, Style,
-    Topology, Tunnel,
+    Address, Destination, Endpoint, Ip, Name, NextHop, Prefix, Route, Short, Style, Topology,
+    Tunnel,
 };
-use crate::state::{InterfaceName, RouteType};
+use crate::state::{AdminState, InterfaceName, RouteKey, RouteType};
 
 /// The metric of what a packet to the node's own subnets takes when nothing better is there: the last there is, as the
 /// kernel's own null routes have it. It never stands in the way of a bridge's prefix route.
@@ -81,7 +81,8 @@ impl Host {
 
     /// The same with every route written out: a topology for a single host.
     pub fn into_topology(self) -> Topology {
-        let written: Vec<(Option<InterfaceName>, Route)> = self.peers().map(write_out).collect();
+        let routes = self.peers().filter(|route| self.can_be_written(route));
+        let written: Vec<(Option<InterfaceName>, Route)> = routes.map(write_out).collect();
         let mut topology = self.topology;
         for (tunnel, route) in written {
             let own = tunnel.and_then(|name| topology.tunnels.get_mut(&name));
@@ -89,6 +90,18 @@ impl Host {
                 .push(Short(route));
         }
         topology
+    }
+
+    /// In the list of a tunnel that is down a route waits. One through several tunnels has no such list, and elsewhere
+    /// the kernel would refuse it.
+    fn can_be_written(&self, route: &PeerRoute) -> bool {
+        let is_up = |way: &Way| {
+            let tunnel = self.topology.tunnels.get(&way.tunnel);
+            tunnel.is_some_and(|own| {
+                self.topology.tunnel(own).get(|t| &t.state) != Some(AdminState::Down)
+            })
+        };
+        route.ways.len() == 1 || (!route.ways.is_empty() && route.ways.iter().all(is_up))
     }
 
     fn add(&mut self, to: Ipv4Net, ways: impl Iterator<Item = Way>) {
@@ -114,7 +127,7 @@ fn write_out(route: PeerRoute) -> (Option<InterfaceName>, Route) {
                 via: via(way),
                 onlink: way.via.is_some(),
                 direct: way.direct,
-                ..plain(to)
+                ..Route::plain(to)
             },
         ),
         ways => {
@@ -130,18 +143,11 @@ fn write_out(route: PeerRoute) -> (Option<InterfaceName>, Route) {
                 None,
                 Route {
                     nexthops,
-                    ..plain(to)
+                    ..Route::plain(to)
                 },
             )
         }
     }
-}
-
-fn plain(to: Destination) -> Route {
-    let Ok(route) = Route::from_word(&to.to_string()) else {
-        unreachable!("a destination is written as it is read");
-    };
-    route
 }
 
 impl Fleet<'_> {
@@ -183,6 +189,18 @@ impl Fleet<'_> {
         Host::new(Some(self.names[number].clone()), topology)
     }
 
+    /// What the validation looks at: a tunnel of each point-to-point mesh stands for all of them.
+    pub(super) fn sample(&self, number: usize) -> Topology {
+        let mut topology = self.written(number).topology;
+        let meshes = self.meshes.iter();
+        for graph in meshes.filter(|graph| graph.mesh.style == Style::PointToPoint) {
+            if let Some(peer) = graph.first_neighbour(number) {
+                self.link(graph, number, peer, &mut topology);
+            }
+        }
+        topology
+    }
+
     /// What every node has and what this one adds, with addresses for names.
     fn shared(&self, number: usize) -> Topology {
         let node = self.nodes[number];
@@ -208,13 +226,21 @@ impl Fleet<'_> {
         }
         let tunnels = topology.tunnels.values_mut();
         for tunnel in tunnels.chain([&mut topology.defaults]) {
-            for end in [&mut tunnel.local, &mut tunnel.remote] {
-                if let Some(Endpoint::Node(name)) = end {
-                    *end = self.number(name).map(|number| self.endpoint(number));
-                }
-            }
+            self.resolve(&mut tunnel.local, |number| Some(self.endpoint(number)));
+            self.resolve(&mut tunnel.remote, |number| {
+                self.underlay(number).map(Endpoint::Address)
+            });
         }
         topology
+    }
+
+    /// A name that stands for nothing stays, and the validation refuses it.
+    fn resolve(&self, end: &mut Option<Endpoint>, of_node: impl Fn(usize) -> Option<Endpoint>) {
+        if let Some(Endpoint::Node(name)) = end
+            && let Some(known) = self.number(name).and_then(of_node)
+        {
+            *end = Some(known);
+        }
     }
 
     fn endpoint(&self, number: usize) -> Endpoint {
@@ -251,6 +277,8 @@ impl Fleet<'_> {
         if !mesh.routes || !(mesh.blackhole || mesh.local.is_some()) {
             return;
         }
+        let mut known: HashSet<RouteKey> =
+            topology.routes.iter().map(|route| route.key()).collect();
         for subnet in &self.nodes[number].subnets {
             let route = Route {
                 device: mesh.local,
@@ -259,13 +287,10 @@ impl Fleet<'_> {
                     None => RouteType::Blackhole,
                 },
                 metric: LAST_RESORT,
-                ..plain(Destination::Prefix(IpNet::V4(subnet.0)))
+                ..Route::plain(Destination::Prefix(IpNet::V4(subnet.0)))
             };
-            if !topology
-                .routes
-                .iter()
-                .any(|known| known.key() == route.key())
-            {
+            // Another mesh has made the same one already, or a person has written another.
+            if known.insert(route.key()) {
                 topology.routes.push(Short(route));
             }
         }
@@ -276,18 +301,9 @@ impl Fleet<'_> {
         if !graph.has(number) {
             return;
         }
-        let own = graph.link_address(self, number);
         if graph.mesh.style == Style::PointToPoint {
             for peer in graph.neighbours(number) {
-                let (Some(device), Some(remote)) = (graph.tunnel_to(peer), self.underlay(peer))
-                else {
-                    continue;
-                };
-                let address = own.map(|own| alone(own, graph.link_address(self, peer)));
-                let remote = Some(Endpoint::Address(remote));
-                let tunnel =
-                    self.tunnel(graph, number, device, remote, address, &mut host.topology);
-                host.topology.tunnels.insert(device, tunnel);
+                self.link(graph, number, peer, &mut host.topology);
             }
         }
         if !graph.mesh.routes {
@@ -305,6 +321,18 @@ impl Fleet<'_> {
                 host.add(to, ways());
             }
         }
+    }
+
+    /// The tunnel of a point-to-point mesh to a peer.
+    fn link(&self, graph: &Graph, number: usize, peer: usize, topology: &mut Topology) {
+        let (Some(device), Some(remote)) = (graph.tunnel_to(peer), self.underlay(peer)) else {
+            return;
+        };
+        let own = graph.link_address(self, number);
+        let address = own.map(|own| alone(own, graph.link_address(self, peer)));
+        let remote = Some(Endpoint::Address(remote));
+        let tunnel = self.tunnel(graph, number, device, remote, address, topology);
+        topology.tunnels.insert(device, tunnel);
     }
 
     fn way(&self, graph: &Graph, hop: usize) -> Option<Way> {

@@ -4,6 +4,9 @@
 //! places, never a silent override. Lists of addresses and routes add up. `version`, `name` and `route_protocol` may be
 //! repeated as they are.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use crate::source::{self, Node, Path, Problem, SourceFile, Tree, Value};
 
 /// Reads the files into one tree, whose places count through all of them.
@@ -79,23 +82,25 @@ impl Merge<'_> {
             self.problems.push(Problem::error(span, message));
             return;
         };
+        let mut index = by_name(entries);
         for (key, value) in others {
             let name = key.name();
             let path = path.key(&name);
-            match entries.iter_mut().find(|(known, _)| known.name() == name) {
-                None => entries.push((key, value)),
-                Some((first, known)) => {
-                    let first = first.span;
-                    match rule(&name, top) {
-                        Rule::Once => self.entries(known, value, &path, &Rule::Same),
-                        Rule::Documents => self.entries(known, value, &path, &Rule::Documents),
-                        Rule::Lists => self.entries(known, value, &path, &Rule::Add),
-                        Rule::Add => self.add(known, value, first, key.span, &path),
-                        Rule::Same => {
-                            if !same(known, &value) {
-                                self.clash(first, key.span, &path);
-                            }
-                        }
+            let Some(&position) = index.get(&name) else {
+                index.insert(name, entries.len());
+                entries.push((key, value));
+                continue;
+            };
+            let (first, known) = &mut entries[position];
+            let first = first.span;
+            match rule(&name, top) {
+                Rule::Once => self.entries(known, value, &path, &Rule::Same),
+                Rule::Documents => self.entries(known, value, &path, &Rule::Documents),
+                Rule::Lists => self.entries(known, value, &path, &Rule::Add),
+                Rule::Add => self.add(known, value, first, key.span, &path),
+                Rule::Same => {
+                    if !same(known, &value) {
+                        self.clash(first, key.span, &path);
                     }
                 }
             }
@@ -108,12 +113,7 @@ impl Merge<'_> {
             self.clash(span, other, path);
             return;
         };
-        // Before the loop: a fleet has thousands of entries.
-        let mut known: std::collections::HashMap<_, usize> = entries
-            .iter()
-            .enumerate()
-            .map(|(index, (key, _))| (key.name(), index))
-            .collect();
+        let mut known = by_name(entries);
         for (key, value) in others {
             let path = path.key(key.name());
             match known.get(&key.name()) {
@@ -157,6 +157,14 @@ impl Merge<'_> {
     }
 }
 
+/// The entries' places: a fleet has thousands.
+fn by_name<'a>(entries: &[(Node<'a>, Node<'a>)]) -> HashMap<Cow<'a, str>, usize> {
+    let entries = entries.iter().enumerate();
+    entries
+        .map(|(index, (key, _))| (key.name(), index))
+        .collect()
+}
+
 /// Whether two scalars are the same.
 fn same(one: &Node, other: &Node) -> bool {
     let scalar = |node: &Node| !matches!(node.value, Value::Sequence(_) | Value::Mapping(_));
@@ -165,6 +173,10 @@ fn same(one: &Node, other: &Node) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use serde_yaml::{Mapping, Value};
+
     use crate::topology::Topology;
 
     fn parse(files: &[(&str, &str)]) -> Result<Topology, String> {
@@ -255,5 +267,89 @@ mod tests {
             problems.contains("expected a mapping in each file"),
             "{problems}"
         );
+    }
+
+    const WHOLE: &str = "
+version: 1
+name: t
+route_protocol: 118
+defaults: {ttl: 64, mtu: 1400, mode: any}
+tunnels:
+  one: {remote: 198.51.100.1, addresses: [10.9.0.1/32], routes: [10.9.1.0/24]}
+  two: {remote: 198.51.100.2}
+addresses: {lo: [10.9.0.2, 10.9.0.3], eth0: [10.9.2.1/24]}
+routes: [{to: 10.8.0.0/16, type: blackhole}, {to: 10.7.0.0/16, device: eth0}, {to: 10.6.0.0/16, device: eth0}]
+nodes:
+  a:
+    underlay: 192.0.2.1
+    subnets: [10.1.0.0/24, 10.1.1.0/24]
+    labels: {role: hub, rack: r1}
+    defaults: {tos: 4, ttl: 32}
+    tunnels: {three: {remote: 198.51.100.3}, four: {remote: 198.51.100.4}}
+    addresses: {lo: [10.9.0.4, 10.9.0.5]}
+    routes: [{to: 10.5.0.0/16, device: eth0}, {to: 10.4.0.0/16, device: eth0}]
+  b: {underlay: {address: 192.0.2.2, device: eth0}, subnets: [10.2.0.0/24], labels: {role: hub}}
+  c: {underlay: 192.0.2.3}
+meshes:
+  m: {members: {role: hub}}
+  n: {style: point-to-point, members: [b, c], interface: p}
+";
+
+    /// What may be said in parts of a mapping, at this depth of the file.
+    fn in_parts(path: &[&str]) -> bool {
+        let document = match path {
+            [] | ["nodes"] | ["nodes", _] => return true,
+            ["nodes", _, rest @ ..] | rest => rest,
+        };
+        matches!(
+            document,
+            ["defaults" | "tunnels" | "addresses" | "routes" | "labels" | "subnets" | "meshes"]
+                | ["addresses", _]
+        )
+    }
+
+    /// Deals what a value holds out to two files.
+    fn split(value: &Value, path: &[&str], coin: &mut dyn FnMut() -> usize) -> [Option<Value>; 2] {
+        let whole = |place: usize| {
+            let mut parts = [None, None];
+            parts[place] = Some(value.clone());
+            parts
+        };
+        match value {
+            _ if !in_parts(path) => whole(coin() % 2),
+            Value::Mapping(entries) => {
+                let mut parts = [Mapping::new(), Mapping::new()];
+                for (key, value) in entries {
+                    let path: Vec<&str> = path.iter().copied().chain(key.as_str()).collect();
+                    let values = split(value, &path, coin);
+                    for (part, value) in parts.iter_mut().zip(values) {
+                        part.extend(value.map(|value| (key.clone(), value)));
+                    }
+                }
+                parts.map(|part| Some(Value::Mapping(part)))
+            }
+            Value::Sequence(items) => {
+                let (head, tail) = items.split_at(coin() % (items.len() + 1));
+                [head, tail].map(|items| Some(Value::Sequence(items.to_vec())))
+            }
+            _ => whole(coin() % 2),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_the_whole(coins in vec(any::<usize>(), 100)) {
+            let mut coins = coins.into_iter().cycle();
+            let mut coin = || coins.next().unwrap();
+            let whole: Value = serde_yaml::from_str(WHOLE).unwrap();
+            let [one, rest] = split(&whole, &[], &mut coin);
+            let [two, three] = split(&rest.unwrap(), &[], &mut coin);
+            let files = [one, two, three].map(|file| serde_yaml::to_string(&file.unwrap()).unwrap());
+            let named: Vec<(&str, &str)> = files.iter().map(|text| ("part.yaml", text.as_str())).collect();
+            match parse(&named) {
+                Ok(topology) => prop_assert_eq!(topology, parse(&[("whole.yaml", WHOLE)]).unwrap()),
+                Err(problems) => return Err(TestCaseError::fail(problems + &files.join("---\n"))),
+            }
+        }
     }
 }

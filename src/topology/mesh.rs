@@ -106,7 +106,10 @@ impl<'a> Graph<'a> {
             Style::Multipoint => Labels::default(),
             Style::PointToPoint => {
                 let room = LONGEST_NAME.saturating_sub(base(name, mesh).len());
-                Labels::new(fleet.names.iter().map(|name| name.as_str()), room)
+                let names = members
+                    .iter()
+                    .map(|&node| (node, fleet.names[node].as_str()));
+                Labels::new(names, room)
             }
         };
         Self {
@@ -157,6 +160,15 @@ impl<'a> Graph<'a> {
             }
             None => Vec::new(),
             Some(lists) => lists.get(&node).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// One of them.
+    pub(super) fn first_neighbour(&self, node: usize) -> Option<usize> {
+        match &self.neighbours {
+            None if self.has(node) => self.members.iter().copied().find(|&other| other != node),
+            None => None,
+            Some(lists) => lists.get(&node)?.first().copied(),
         }
     }
 
@@ -212,10 +224,16 @@ impl<'a> Graph<'a> {
 
     /// The name of the tunnel to a peer. `None` where no name fits, which the validation refuses.
     pub(super) fn tunnel_to(&self, peer: usize) -> Option<InterfaceName> {
-        let label = self.labels.of_node.get(peer)?.as_deref()?;
+        let label = self.labels.of_node.get(&peer)?;
         format!("{}{label}", base(self.name, self.mesh))
             .parse()
             .ok()
+    }
+
+    /// The other end of a tunnel of a point-to-point mesh, by the tunnel's name.
+    pub(super) fn peer_of(&self, tunnel: InterfaceName) -> Option<usize> {
+        let name = tunnel.to_string();
+        self.labels.node(name.strip_prefix(&self.base())?)
     }
 
     /// What the mesh's devices are called, or begin with.
@@ -300,47 +318,43 @@ fn neighbours(
 /// Names of nodes, cut to the room that is left in the name of a device.
 #[derive(Default)]
 pub(super) struct Labels {
-    /// By the node's number; `None` where there is too little room.
-    of_node: Vec<Option<String>>,
+    of_node: HashMap<usize, String>,
     /// And back.
     nodes: HashMap<String, usize>,
+    /// A node for whose name there is too little room.
+    pub(super) without_room: Option<usize>,
 }
 
 impl Labels {
     /// A name that fits stays as it is. Another keeps what there is room for and a digest of the whole. Two digests that
     /// are the same are told apart by digesting once more, in the order of the names.
-    fn new<'n>(names: impl Iterator<Item = &'n str>, room: usize) -> Self {
+    fn new<'n>(names: impl Iterator<Item = (usize, &'n str)>, room: usize) -> Self {
         let mut labels = Self::default();
-        for (number, name) in names.enumerate() {
-            let label = if name.len() <= room {
-                Some(name.to_owned())
-            } else {
-                room.checked_sub(DIGEST + 1).map(|head| {
-                    // No node's name has characters of more than one byte.
-                    let mut attempts = (0..).map(|round| {
-                        format!("{}{SHORTENED}{}", &name[..head], digest(name, round))
-                    });
-                    attempts
-                        .find(|label| !labels.nodes.contains_key(label))
-                        .unwrap_or_else(|| unreachable!("fewer names than digests"))
-                })
+        for (number, name) in names {
+            let Some(label) = labels.of(name, room) else {
+                labels.without_room.get_or_insert(number);
+                continue;
             };
-            if let Some(label) = &label {
-                labels.nodes.insert(label.clone(), number);
-            }
-            labels.of_node.push(label);
+            labels.nodes.insert(label.clone(), number);
+            labels.of_node.insert(number, label);
         }
         labels
+    }
+
+    /// A label that no other node has.
+    fn of(&self, name: &str, room: usize) -> Option<String> {
+        if name.len() <= room {
+            return Some(name.to_owned());
+        }
+        // No node's name has characters of more than one byte.
+        let head = &name[..room.checked_sub(DIGEST + 1)?];
+        let mut attempts = (0..).map(|round| format!("{head}{SHORTENED}{}", digest(name, round)));
+        attempts.find(|label| !self.nodes.contains_key(label))
     }
 
     /// The node that a label stands for.
     pub(super) fn node(&self, label: &str) -> Option<usize> {
         self.nodes.get(label).copied()
-    }
-
-    /// A node for whose name there is no room.
-    pub(super) fn without_room(&self) -> Option<usize> {
-        self.of_node.iter().position(Option::is_none)
     }
 }
 
@@ -358,4 +372,87 @@ fn digest(name: &str, round: u64) -> String {
             char::from(ALPHABET[usize::try_from(bits & 31).unwrap_or(0)])
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
+    use proptest::collection::btree_set;
+    use proptest::prelude::*;
+
+    use super::{DIGEST, Labels, digest, link_address};
+
+    /// Short names, long ones that begin alike, and some that look like what is made of those.
+    fn any_name() -> impl Strategy<Value = String> {
+        let long = "node-of-the-same-beginning-[0-9]{1,3}";
+        prop_oneof![
+            "[ab]{1,3}",
+            long,
+            "[a-c.-]{1,40}a",
+            (long, 0..6usize, 0..3u64).prop_map(|(name, head, round)| {
+                format!("{}-{}", &name[..head], digest(&name, round))
+            }),
+            (long, 0..6usize)
+                .prop_map(|(name, head)| name[..head].to_owned() + &digest(&name, 0) + "a"),
+        ]
+    }
+
+    fn labels(names: &BTreeSet<String>, room: usize) -> Labels {
+        Labels::new(names.iter().map(String::as_str).enumerate(), room)
+    }
+
+    fn of<'l>(names: &BTreeSet<String>, labels: &'l Labels, name: &str) -> Option<&'l String> {
+        let number = names.iter().position(|known| known == name)?;
+        labels.of_node.get(&number)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn labels_are_one_nodes_own(names in btree_set(any_name(), 1..40), room in 0..15usize) {
+            let labels = labels(&names, room);
+            let mut seen = HashSet::new();
+            for (number, name) in names.iter().enumerate() {
+                let Some(label) = labels.of_node.get(&number) else {
+                    prop_assert!(room <= DIGEST && name.len() > room, "no label for {name}");
+                    prop_assert!(labels.without_room.is_some());
+                    continue;
+                };
+                prop_assert!((1..=room).contains(&label.len()), "{label}");
+                prop_assert!(seen.insert(label), "{label} twice");
+                prop_assert_eq!(labels.node(label), Some(number));
+                prop_assert!(name.len() > room || label == name);
+            }
+        }
+
+        #[test]
+        fn who_comes_renames_nobody(names in btree_set(any_name(), 1..40), more in btree_set(any_name(), 1..10), room in 9..15usize) {
+            let all: BTreeSet<String> = names.union(&more).cloned().collect();
+            let (few, many) = (labels(&names, room), labels(&all, room));
+            for name in &names {
+                prop_assert_eq!(of(&names, &few, name), of(&all, &many, name));
+            }
+        }
+
+        /// What it is hangs on nothing but the node's own underlay address, and two that are alike have equal last bits.
+        #[test]
+        fn link_addresses_are_one_nodes_own(one: u32, other: u32, network: u32, length in 1..=30u8) {
+            let network = Ipv4Net::new(Ipv4Addr::from(network), length).unwrap().trunc();
+            let address = |underlay: u32| link_address(network, Ipv4Addr::from(underlay));
+            prop_assert!(network.contains(&address(one)));
+            let last = |underlay: u32| underlay & u32::from(network.hostmask());
+            prop_assert_eq!(address(one) == address(other), last(one) == last(other));
+        }
+    }
+
+    /// Devices are called by it: another digest would replace every tunnel.
+    #[test]
+    fn the_digest_stays() {
+        assert_eq!(digest("node-with-a-long-name-1", 0), "2auzgkgc");
+        assert_eq!(digest("node-with-a-long-name-1", 1), "2auzekgc");
+    }
 }

@@ -39,7 +39,7 @@ pub use scalar::{
 /// A topology: the tunnels, addresses and routes that one host should have, or every host of a fleet.
 ///
 /// In a fleet, the top-level `defaults`, `tunnels`, `addresses` and `routes` hold for every node.
-#[derive(Debug, Clone, serde::Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "tunnelform topology")]
 pub struct Topology {
@@ -256,7 +256,7 @@ impl Topology {
     /// # Errors
     /// None that a topology could cause; of the writer's.
     pub fn to_yaml(&self) -> Result<String, serde_yaml::Error> {
-        serde_yaml::to_string(self)
+        source::write(self)
     }
 
     /// Reads a topology. `file` is its name for messages.
@@ -338,7 +338,8 @@ fn read(files: &[SourceFile]) -> (Vec<Problem>, Option<Topology>) {
         }
         list.extend(reading.problems);
         let topology = reading.document?;
-        list.extend(validate::validate(&topology, &reading.lost, &root));
+        let places = source::Index::new(&root);
+        list.extend(validate::validate(&topology, &reading.lost, &places));
         Some(topology)
     });
     (list, topology)
@@ -468,6 +469,26 @@ impl Address {
 }
 
 impl Route {
+    /// A route that says nothing but where it leads.
+    fn plain(to: Destination) -> Self {
+        Self {
+            to,
+            via: None,
+            device: None,
+            onlink: false,
+            direct: false,
+            metric: 0,
+            tos: RouteTos::default(),
+            table: None,
+            scope: None,
+            src: None,
+            kind: RouteType::Unicast,
+            mtu: None,
+            advmss: None,
+            nexthops: Vec::new(),
+        }
+    }
+
     /// Where the route leads; `default` takes its family from the gateway.
     pub fn prefix(&self) -> IpNet {
         let ipv6 = self
@@ -578,22 +599,7 @@ impl FromWord for Route {
     const EXPECTED: &'static str = "a prefix such as 10.0.0.0/8, or a mapping with `to`";
 
     fn from_word(word: &str) -> Result<Self, String> {
-        Ok(Self {
-            to: scalar::Word::from_word(word)?,
-            via: None,
-            device: None,
-            onlink: false,
-            direct: false,
-            metric: 0,
-            tos: RouteTos::default(),
-            table: None,
-            scope: None,
-            src: None,
-            kind: RouteType::Unicast,
-            mtu: None,
-            advmss: None,
-            nexthops: Vec::new(),
-        })
+        scalar::Word::from_word(word).map(Self::plain)
     }
 
     fn word(&self) -> Option<String> {

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use view::View;
 
 use super::{Effective, Endpoint, Mtu, Topology, Tunnel};
-use crate::source::{Lost, Node, Path, Problem, Segment, Severity};
+use crate::source::{Index, Lost, Path, Problem, Segment, Severity};
 use crate::state::{AdminState, InterfaceName, Ttl};
 
 /// Devices that the kernel makes for itself: `lo`, and the fallback devices of its tunnel modules.
@@ -33,14 +33,9 @@ const SYSCTL_NAMES: [&str; 2] = ["all", "default"];
 const IPV6_MIN_MTU: u32 = 1280;
 
 /// Checks a topology; `root` is what it was read from, and `lost` what it lacks of that.
-pub(super) fn validate(topology: &Topology, lost: &Lost, root: &Node) -> Vec<Problem> {
+pub(super) fn validate(topology: &Topology, lost: &Lost, root: &Index) -> Vec<Problem> {
     let fleet = topology.fleet();
-    // What can't be read of a fleet has to do with every node.
-    let complete = !lost.any(|path| match path.segments() {
-        [Segment::Key(top), ..] => top == "nodes" || top == "meshes",
-        _ => true,
-    });
-    let mut problems = if complete || topology.nodes.is_empty() {
+    let mut problems = if knows_the_fleet(topology, lost) {
         fleet::validate(&fleet, lost, root)
     } else {
         Vec::new()
@@ -59,9 +54,9 @@ pub(super) fn validate(topology: &Topology, lost: &Lost, root: &Node) -> Vec<Pro
             || node.defaults != Tunnel::default();
         let meshes = fleet.meshes.iter().map(|graph| graph.has(number));
         if own || seen.insert(meshes.collect::<Vec<bool>>()) {
-            let written = fleet.written(number).topology;
+            let sample = fleet.sample(number);
             let view = View::of(&fleet, number);
-            problems.extend(host(&written, view, lost, root));
+            problems.extend(host(&sample, view, lost, root));
         }
         if problems.len() > MOST_PROBLEMS {
             break;
@@ -70,10 +65,23 @@ pub(super) fn validate(topology: &Topology, lost: &Lost, root: &Node) -> Vec<Pro
     problems
 }
 
+/// Whether nothing is missing that has to do with every node: else a rule would find fault with what is right.
+fn knows_the_fleet(topology: &Topology, lost: &Lost) -> bool {
+    let ends = ["tunnels", "defaults"];
+    !lost.any(|path| match path.segments() {
+        [Segment::Key(top), _, Segment::Key(part), ..] if top == "nodes" => {
+            part != "addresses" && part != "routes"
+        }
+        [Segment::Key(top), ..] if ends.contains(&top.as_str()) => !topology.nodes.is_empty(),
+        [Segment::Key(top), ..] => top == "nodes" || top == "meshes",
+        _ => true,
+    })
+}
+
 /// More than this aren't looked for: what every node has is wrong in every node.
 const MOST_PROBLEMS: usize = 10_000;
 
-fn host(topology: &Topology, view: View, lost: &Lost, root: &Node) -> Vec<Problem> {
+fn host(topology: &Topology, view: View, lost: &Lost, root: &Index) -> Vec<Problem> {
     let mut check = Check {
         topology,
         view,
@@ -95,7 +103,7 @@ struct Check<'a> {
     topology: &'a Topology,
     view: View<'a>,
     lost: &'a Lost,
-    root: &'a Node<'a>,
+    root: &'a Index<'a, 'a>,
     problems: Vec<Problem>,
     /// Tunnels whose author was told that they carry no IPv6: once is enough.
     ipv6_in_ipip: BTreeSet<InterfaceName>,
@@ -223,10 +231,14 @@ impl Check<'_> {
                 let message = "neither `local` nor `remote` nor `device`: the kernel's own tunl0 has these endpoints already";
                 self.error(&path, message).help =
                     Some("set `local` for a multipoint tunnel".into());
-            } else if let Some(first) = endpoints.insert(ends, path.clone()) {
+            } else if self.view.is_sample(*name) {
+                // The fleet's rules know the others as well.
+            } else if let Some(first) = endpoints.insert(ends, *name)
+                && !(self.view.is_of_mesh(first) && self.view.is_of_mesh(*name))
+            {
                 let message = "two tunnels with the same (local, remote, device): the kernel could not tell their packets apart";
-                self.duplicate(&path, &first, message.into()).help =
-                    Some("give one of them another `local`, `remote` or `device`".into());
+                self.duplicate(&path, &tunnel_path(first), message.into())
+                    .help = Some("give one of them another `local`, `remote` or `device`".into());
             }
             if self.is_down(*name) && !tunnel.routes.is_empty() {
                 self.warning(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::source::{Node as Source, Path, Segment};
+use crate::source::{Index, Path, Segment};
 use crate::state::InterfaceName;
 use crate::topology::mesh::Fleet;
 use crate::topology::{Name, Style};
@@ -13,8 +13,8 @@ pub(super) struct View<'a> {
     node: Option<&'a Name>,
     /// Tunnels that only this node has.
     own_tunnels: Vec<InterfaceName>,
-    /// Tunnels that meshes make.
-    meshes: BTreeMap<InterfaceName, &'a Name>,
+    /// Tunnels that meshes make, each with its mesh and, if it has only one, with the node at its other end.
+    meshes: BTreeMap<InterfaceName, (&'a Name, Option<&'a Name>)>,
     /// How many addresses of a device every node has.
     shared_addresses: BTreeMap<InterfaceName, usize>,
     /// How many routes every node has, and how many this one adds.
@@ -33,23 +33,38 @@ impl<'a> View<'a> {
 
     pub(super) fn of(fleet: &Fleet<'a>, number: usize) -> Self {
         let node = fleet.nodes[number];
-        let meshes = fleet.meshes.iter();
-        let meshes =
-            meshes.filter(|graph| graph.has(number) && graph.mesh.style == Style::Multipoint);
+        let meshes = fleet.meshes.iter().filter(|graph| graph.has(number));
+        let meshes = meshes.filter_map(|graph| match graph.mesh.style {
+            Style::Multipoint => Some((graph.device()?, (graph.name, None))),
+            Style::PointToPoint => {
+                let peer = graph.first_neighbour(number)?;
+                let peer_name = Some(fleet.names[peer]);
+                Some((graph.tunnel_to(peer)?, (graph.name, peer_name)))
+            }
+        });
         let shared = fleet.topology.addresses.iter();
         Self {
             node: Some(fleet.names[number]),
             own_tunnels: node.tunnels.keys().copied().collect(),
-            meshes: meshes
-                .filter_map(|graph| Some((graph.device()?, graph.name)))
-                .collect(),
+            meshes: meshes.collect(),
             shared_addresses: shared.map(|(device, list)| (*device, list.len())).collect(),
             routes: (fleet.topology.routes.len(), node.routes.len()),
         }
     }
 
+    /// Whether a mesh makes the tunnel.
+    pub(super) fn is_of_mesh(&self, tunnel: InterfaceName) -> bool {
+        self.meshes.contains_key(&tunnel)
+    }
+
+    /// Whether it stands for the mesh's tunnels to all peers.
+    pub(super) fn is_sample(&self, tunnel: InterfaceName) -> bool {
+        let mesh = self.meshes.get(&tunnel);
+        mesh.is_some_and(|(_, peer)| peer.is_some())
+    }
+
     /// The path in the file of what the host has at `path`.
-    pub(super) fn place(&self, path: &Path, root: &Source) -> Path {
+    pub(super) fn place(&self, path: &Path, root: &Index) -> Path {
         let Some(name) = self.node else {
             return path.clone();
         };
@@ -57,14 +72,8 @@ impl<'a> View<'a> {
         match path.segments() {
             [Segment::Key(top), Segment::Key(device), rest @ ..] if top == "tunnels" => {
                 let is = |name: &InterfaceName| name.to_string() == *device;
-                if let Some((device, mesh)) = self.meshes.iter().find(|(device, _)| is(device)) {
-                    let mesh = Path::default().key("meshes").key(mesh);
-                    match rest {
-                        [Segment::Key(list), Segment::Index(index), ..] if list == "addresses" => {
-                            self.address(*device, *index, &[], root)
-                        }
-                        _ => mesh.key("tunnel").join(rest),
-                    }
+                if let Some((device, ends)) = self.meshes.iter().find(|(device, _)| is(device)) {
+                    self.of_mesh(*device, *ends, rest, root)
                 } else if self.own_tunnels.iter().any(is) {
                     node.join(path.segments())
                 } else {
@@ -98,13 +107,32 @@ impl<'a> View<'a> {
         }
     }
 
-    fn address(
+    /// A mesh takes the ends of its tunnels from the nodes, and its options from `tunnel`.
+    fn of_mesh(
         &self,
         device: InterfaceName,
-        index: usize,
+        (mesh, peer): (&Name, Option<&Name>),
         rest: &[Segment],
-        root: &Source,
+        root: &Index,
     ) -> Path {
+        let mesh = Path::default().key("meshes").key(mesh);
+        let underlay = |node: &Name| Path::default().key("nodes").key(node).key("underlay");
+        match (rest, self.node, peer) {
+            ([], ..) => {
+                let interface = mesh.key("interface");
+                let written = root.find(&interface).is_some();
+                if written { interface } else { mesh }
+            }
+            ([Segment::Key(list), Segment::Index(index), ..], ..) if list == "addresses" => {
+                self.address(device, *index, &[], root)
+            }
+            ([Segment::Key(end)], Some(own), _) if end == "local" => underlay(own),
+            ([Segment::Key(end)], _, Some(peer)) if end == "remote" => underlay(peer),
+            _ => mesh.key("tunnel").join(rest),
+        }
+    }
+
+    fn address(&self, device: InterfaceName, index: usize, rest: &[Segment], root: &Index) -> Path {
         let list = Path::default().key("addresses").key(device);
         let shared = self.shared_addresses.get(&device).copied().unwrap_or(0);
         let path = match (index.checked_sub(shared), self.node) {
