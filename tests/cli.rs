@@ -185,6 +185,21 @@ fn validate_takes_several_files() {
     assert_eq!(report["problems"].as_array().map(Vec::len), Some(4));
 }
 
+/// What a pipeline compares a new fleet with is a file without anything, which is none of its nodes.
+#[test]
+fn an_empty_file_is_no_node() {
+    let fleet = "examples/two-sites.yaml";
+    let output = run_with(&["diff", "-", fleet], "name: sites\n");
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(out(&output).contains("2 of 2 nodes would change"));
+    // A host of its own is one.
+    let output = run_with(
+        &["diff", "-", fleet],
+        GOOD.replace("name: t", "name: sites"),
+    );
+    assert!(out(&output).contains("3 of 3 nodes would change"));
+}
+
 #[test]
 fn files_that_cannot_be_read_are_named() {
     let directory = tempfile::tempdir().expect("a directory can be made");
