@@ -2,41 +2,60 @@
 
 CARGO ?= cargo
 # Cargo reads CARGO_TARGET_DIR by itself.
-BINARY := $(or $(CARGO_TARGET_DIR),target)/release/tunnelform
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/release/tunnelform
+# tests/hooks looks for it there.
+VENV := $(TARGET)/venv
 
-# user-mode-linux and kmod are for tests/with-ipip, where the machine's own kernel has no ipip; strace kills tunnelform
-# at a chosen system call; util-linux has unshare and setpriv; cargo links with cc.
-PACKAGES := user-mode-linux kmod iproute2 iputils-ping strace util-linux \
+# user-mode-linux and kmod are for tests/with-ipip, where the machine's own kernel has no ipip; util-linux has unshare
+# and setpriv; cargo links with cc.
+PACKAGES := user-mode-linux kmod iproute2 iputils-ping util-linux \
 	$(if $(shell command -v cc),,gcc libc6-dev)
+# strace kills tunnelform at a chosen system call; the others run the examples in tests/hooks.
+TEST_PACKAGES := strace jq python3-venv shellcheck systemd \
+	$(if $(shell command -v git),,git)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build demo test components fmt clean
+.PHONY: help setup packages test-packages build demo test components fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-setup: ## install the Debian packages that tests and demo need, if any is missing
-	@missing=; \
-	for package in $(PACKAGES); do \
-		dpkg-query -W -f '$${db:Status-Status}\n' $$package 2>/dev/null | grep -qx installed || \
-			missing="$$missing $$package"; \
-	done; \
-	[ -n "$$missing" ] || exit 0; \
-	install="apt-get install -y --no-install-recommends$$missing"; \
-	if [ "$$(id -u)" != 0 ]; then \
-		echo "setup: missing Debian packages, which this command installs:" >&2; \
-		echo "    sudo $$install" >&2; \
-		exit 1; \
-	fi; \
-	echo "setup: $$install"; \
-	export DEBIAN_FRONTEND=noninteractive; \
-	apt-get update >/dev/null && $$install >/dev/null
+setup: packages test-packages $(VENV)/stamp ## install the Debian packages that tests and demo need, if any is missing, and Python's
+packages: ; @$(call install,$(PACKAGES))
+test-packages: ; @$(call install,$(TEST_PACKAGES))
+
+define install
+missing=; \
+for package in $(1); do \
+	dpkg-query -W -f '$${db:Status-Status}\n' $$package 2>/dev/null | grep -qx installed || \
+		missing="$$missing $$package"; \
+done; \
+[ -n "$$missing" ] || exit 0; \
+install="apt-get install -y --no-install-recommends$$missing"; \
+if [ "$$(id -u)" != 0 ]; then \
+	echo "setup: missing Debian packages, which this command installs:" >&2; \
+	echo "    sudo $$install" >&2; \
+	exit 1; \
+fi; \
+echo "setup: $$install"; \
+export DEBIAN_FRONTEND=noninteractive; \
+apt-get update >/dev/null && $$install >/dev/null
+endef
+
+# The system's own Python, to which python3-venv belongs. What is half made isn't kept: the stamp comes last.
+$(VENV)/stamp: tests/requirements.txt | test-packages
+	@echo "setup: $(VENV) with what tests/requirements.txt lists"
+	@rm -rf $(VENV)
+	@/usr/bin/python3 -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
 
 build: ## build the release binary
 	$(CARGO) build --release --locked
 
-demo: setup build ## run examples/demo.sh on a kernel that has ipip, away from this machine's own network
+demo: packages build ## run examples/demo.sh on a kernel that has ipip, away from this machine's own network
 	tests/with-ipip examples/demo.sh $(BINARY)
 
 test: setup components ## all that CI checks: format, lints, tests (on a real kernel, too), documentation

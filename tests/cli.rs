@@ -76,8 +76,9 @@ fn examples() -> Vec<String> {
     let entries = fs::read_dir(directory).expect("there are examples");
     let names = entries.map(|entry| entry.expect("an example can be read").file_name());
     let names = names.map(|name| name.to_string_lossy().into_owned());
-    let names: Vec<String> = names.filter(|name| name.ends_with(".yaml")).collect();
-    assert!(names.len() >= 6, "{names:?}");
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".yaml")).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    names.push("directory".to_owned());
     names
 }
 
@@ -152,6 +153,52 @@ fn validate_reports_to_machines() {
     let report = json(&run_with(&["validate", "--output", "json", "-"], GOOD));
     assert_eq!(report["valid"], true);
     assert_eq!(report["problems"], Value::Array(vec![]));
+}
+
+/// As a hook gives them: several files, each by itself, and none hides what is wrong with another.
+#[test]
+fn validate_takes_several_files() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, content).expect("the file can be written");
+        path.display().to_string()
+    };
+    let (good, bad) = (path("good.yaml", GOOD), path("bad.yaml", BAD));
+    let other = path("other.yaml", GOOD);
+    let missing = directory.path().join("missing.yaml").display().to_string();
+
+    let output = run(&["validate", &good, &other]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert_eq!(out(&output).lines().count(), 2);
+
+    let output = run(&["validate", &bad, &missing, &good]);
+    assert_eq!(code(&output), 1);
+    assert!(out(&output).starts_with(&format!("{good}: valid (")));
+    for expected in ["bad.yaml has 2 errors", "missing.yaml: No such file"] {
+        assert!(err(&output).contains(expected), "{}", err(&output));
+    }
+
+    let output = run(&["validate", "--output", "json", &bad, &good, &bad]);
+    assert_eq!(code(&output), 1);
+    let report = json(&output);
+    assert_eq!(report["valid"], false);
+    assert_eq!(report["problems"].as_array().map(Vec::len), Some(4));
+}
+
+/// What a pipeline compares a new fleet with is a file without anything, which is none of its nodes.
+#[test]
+fn an_empty_file_is_no_node() {
+    let fleet = "examples/two-sites.yaml";
+    let output = run_with(&["diff", "-", fleet], "name: sites\n");
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(out(&output).contains("2 of 2 nodes would change"));
+    // A host of its own is one.
+    let output = run_with(
+        &["diff", "-", fleet],
+        GOOD.replace("name: t", "name: sites"),
+    );
+    assert!(out(&output).contains("3 of 3 nodes would change"));
 }
 
 #[test]

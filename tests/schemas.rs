@@ -30,9 +30,9 @@ fn validator(of: &str) -> Validator {
     jsonschema::validator_for(&schema(of)).expect("a schema is a schema")
 }
 
-/// Every topology under `examples/`.
-fn examples() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root().join("examples")).expect("there are examples");
+/// The topologies in a directory.
+fn topologies(directory: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(directory)).expect("there are examples");
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an example can be read").path())
         .filter(|path| {
@@ -116,20 +116,20 @@ fn every_key_has_a_description() {
 #[test]
 fn examples_fit_the_schema_that_they_name() {
     let validator = validator("topology");
-    for file in examples() {
+    for file in topologies("examples")
+        .into_iter()
+        .chain(topologies("examples/directory"))
+    {
         let source = std::fs::read_to_string(&file).expect("an example can be read");
-        assert_eq!(
-            source.lines().next(),
-            Some("# yaml-language-server: $schema=../schemas/topology.schema.json"),
-            "{}",
-            file.display()
-        );
+        let named = source
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("# yaml-language-server: $schema="))
+            .and_then(|schema| file.parent()?.join(schema).canonicalize().ok());
+        let schema = root().join("schemas/topology.schema.json");
+        assert_eq!(named, schema.canonicalize().ok(), "{}", file.display());
         let value: Value = serde_yaml::from_str(&source).expect("an example is YAML");
-        let errors: Vec<String> = validator
-            .iter_errors(&value)
-            .map(|error| error.to_string())
-            .collect();
-        assert!(errors.is_empty(), "{}: {errors:#?}", file.display());
+        fits(&validator, &value, &file.display().to_string());
     }
 }
 
@@ -232,43 +232,150 @@ fn schema_and_program_agree() {
     }
 }
 
-/// How many changes the dry run of each example has where nothing of it exists yet.
+#[track_caller]
+fn fits(validator: &Validator, value: &Value, name: &str) {
+    let errors: Vec<String> = validator
+        .iter_errors(value)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{name}: {errors:#?}");
+}
+
+fn document(arguments: &[&str]) -> Value {
+    serde_json::from_str(&printed(arguments)).expect("a plan is JSON")
+}
+
+/// A plan that creates everything; answers how many objects that is.
+#[track_caller]
+fn created(plan: &Value) -> usize {
+    assert_eq!(plan["format_version"], 1);
+    assert_eq!(plan["dry_run"], true);
+    let changes = plan["changes"].as_array().expect("changes are a list");
+    let created = changes.iter().all(|change| change["action"] == "create");
+    assert!(created, "{plan:#}");
+    assert_eq!(plan["counts"]["create"], changes.len());
+    changes.len()
+}
+
+fn is_fleet(file: &Path) -> bool {
+    let source = std::fs::read_to_string(file).expect("an example can be read");
+    let value: Value = serde_yaml::from_str(&source).expect("an example is YAML");
+    value.get("nodes").is_some()
+}
+
+fn name(file: &Path) -> String {
+    let name = file.file_name().and_then(|name| name.to_str());
+    name.expect("an example has a name").to_owned()
+}
+
+/// How many changes the dry run of each example for one host has where nothing of it exists yet.
 #[test]
 fn plans_of_the_examples_fit_their_schema() {
     let validator = validator("plan");
-    let expected = BTreeMap::from([
+    let expected = [
         ("blackhole-and-second-table.yaml", 6),
+        ("directory", 9),
         ("ecmp.yaml", 6),
         ("point-to-point-peer.yaml", 3),
         ("point-to-point.yaml", 3),
         ("router.yaml", 10),
         ("several-tunnels.yaml", 10),
-    ]);
-    let mut planned = BTreeMap::new();
-    for file in examples() {
-        let name = file.file_name().and_then(|name| name.to_str());
-        let name = name.expect("an example has a name").to_owned();
-        let path = format!("examples/{name}");
-        let plan = printed(&["apply", "--dry-run", "--output", "json", &path]);
-        let plan: Value = serde_json::from_str(&plan).expect("a plan is JSON");
-        let errors: Vec<String> = validator
-            .iter_errors(&plan)
-            .map(|error| error.to_string())
-            .collect();
-        assert!(errors.is_empty(), "{name}: {errors:#?}");
-        assert_eq!(plan["format_version"], 1);
-        assert_eq!(plan["dry_run"], true);
-        let changes = plan["changes"].as_array().expect("changes are a list");
-        assert!(
-            changes.iter().all(|change| change["action"] == "create"),
-            "{plan:#}"
-        );
-        assert_eq!(plan["counts"]["create"], changes.len());
-        planned.insert(name, changes.len());
-    }
-    let planned: BTreeMap<&str, usize> = planned
+    ];
+    let mut files = topologies("examples");
+    files.retain(|file| !is_fleet(file));
+    files.push("examples/directory".into());
+    let planned: BTreeMap<String, usize> = files
         .iter()
-        .map(|(name, count)| (name.as_str(), *count))
+        .map(|file| {
+            let name = name(file);
+            let path = format!("examples/{name}");
+            let plan = document(&["apply", "--dry-run", "--output", "json", &path]);
+            fits(&validator, &plan, &name);
+            (name, created(&plan))
+        })
         .collect();
-    assert_eq!(planned, expected);
+    assert_eq!(planned, expected.map(|(n, c)| (n.to_owned(), c)).into());
+}
+
+/// How many changes each node of each example has that is for a fleet.
+#[test]
+fn fleet_plans_of_the_examples_fit_their_schema() {
+    let validator = validator("fleet-plan");
+    let expected: [(&str, &[usize]); 4] = [
+        ("direct-routing.yaml", &[6, 6, 6, 6]),
+        ("hub-and-spokes.yaml", &[9, 12, 9, 9]),
+        ("pod-mesh.yaml", &[7, 7, 7, 7, 7]),
+        ("two-sites.yaml", &[3, 3]),
+    ];
+    let mut files = topologies("examples");
+    files.retain(|file| is_fleet(file));
+    let planned: BTreeMap<String, Vec<usize>> = files
+        .iter()
+        .map(|file| {
+            let name = name(file);
+            let path = format!("examples/{name}");
+            let plans = document(&[
+                "apply",
+                "--dry-run",
+                "--against",
+                "empty",
+                "--all-nodes",
+                "--output",
+                "json",
+                &path,
+            ]);
+            fits(&validator, &plans, &name);
+            let nodes = plans["nodes"].as_array().expect("nodes are a list");
+            for node in nodes {
+                assert_eq!(node["plan"]["warnings"], Value::Array(vec![]));
+            }
+            let counts: Vec<usize> = nodes.iter().map(|node| created(&node["plan"])).collect();
+            assert_eq!(plans["counts"]["create"], counts.iter().sum::<usize>());
+            (name, counts)
+        })
+        .collect();
+    let expected = expected.map(|(name, counts)| (name.to_owned(), counts.to_vec()));
+    assert_eq!(planned, expected.into());
+}
+
+/// Whom the example sends to without the tunnel: the neighbours in the same underlay network, and nobody else.
+#[test]
+fn direct_routes_of_the_example_lead_to_neighbours() {
+    let plans = document(&[
+        "apply",
+        "--dry-run",
+        "--against",
+        "empty",
+        "--all-nodes",
+        "--output",
+        "json",
+        "examples/direct-routing.yaml",
+    ]);
+    let nodes = plans["nodes"].as_array().expect("nodes are a list");
+    let direct: Vec<(&Value, Vec<&Value>)> = nodes
+        .iter()
+        .map(|node| {
+            let changes = node["plan"]["changes"].as_array();
+            let direct = changes
+                .expect("changes are a list")
+                .iter()
+                .filter(|change| {
+                    change["object"] == "route"
+                        && change["after"].to_string().contains("\"device\":\"eth0\"")
+                });
+            (&node["node"], direct.map(|c| &c["key"]).collect())
+        })
+        .collect();
+    let expected = [
+        ("node-1", "10.244.2.0/24"),
+        ("node-2", "10.244.1.0/24"),
+        ("node-3", "10.244.4.0/24"),
+        ("node-4", "10.244.3.0/24"),
+    ];
+    assert_eq!(direct.len(), expected.len());
+    for ((node, keys), (expected_node, expected_key)) in direct.iter().zip(expected) {
+        assert_eq!(*node, expected_node);
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        assert_eq!(*keys[0], expected_key);
+    }
 }

@@ -73,12 +73,16 @@ impl Diff {
         let (was, will) = (old.fleet(), new.fleet());
         let names = self.names(&was, &will)?;
         let terms = terms(&new, false, true);
-        let plans = names.iter().map(|name| {
+        let plans = names.iter().filter_map(|name| {
             let name = name.as_ref();
-            NodePlan {
+            let plan = compare((&old, was.host(name)), (&new, will.host(name)), &terms);
+            // A file that says nothing yet is no host beside the nodes of the other.
+            let nobody =
+                name.is_none() && names.len() > 1 && plan.as_ref().is_ok_and(Plan::is_empty);
+            (!nobody).then(|| NodePlan {
                 node: name.map_or_else(|| new.name.to_string(), Name::to_string),
-                plan: compare((&old, was.host(name)), (&new, will.host(name)), &terms),
-            }
+                plan,
+            })
         });
         let totals = match self.output {
             Form::Text => print_text(plans, terminal.style())?,

@@ -1,26 +1,29 @@
 //! `tunnelform validate`.
 
+use std::path::PathBuf;
+
 use tunnelform::source::{Located, Problems, Severity};
 use tunnelform::topology::{Parsed, Topology};
 
 use super::input::{Input, Unusable, counted, show, tally};
-use super::{DONE, FAILED, Failure, Output, Result, Terminal, print, print_json};
+use super::{DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json};
 
-/// Check a topology. Needs no root and asks no kernel.
+/// Check topologies, each by itself. Needs no root and asks no kernel.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tunnelform validate hq.yaml\n  helm template . | tunnelform validate -\n\n\
-                        Exit codes: 0 valid (warnings or none), 1 not valid."
+    after_help = "Examples:\n  tunnelform validate hq.yaml\n  tunnelform validate hosts/*.yaml\n  helm template . | \
+                        tunnelform validate -\n\nExit codes: 0 all valid (warnings or none), 1 not valid."
 )]
 pub(super) struct Validate {
-    #[command(flatten)]
-    input: Input,
+    /// The topologies: each a file, a directory whose *.yaml are one topology, or `-` for standard input.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
     /// Form of the output.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
-/// The problems, for machines.
+/// The problems of all files, for machines.
 #[derive(serde::Serialize)]
 struct Report<'a> {
     format_version: u32,
@@ -30,34 +33,59 @@ struct Report<'a> {
 
 impl Validate {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
-        let (topology, problems) = match self.input.parse() {
-            Ok(Parsed { topology, warnings }) => (Some(topology), warnings),
-            Err(Unusable::Wrong(problems)) => (None, problems),
-            Err(Unusable::Unreadable(failure)) => return Err(failure),
-        };
+        let inputs = self.files.iter().map(|file| Input { file: file.clone() });
         match self.output {
-            Output::Json => {
-                let valid = topology.is_some();
-                print_json(&Report {
-                    format_version: 1,
-                    valid,
-                    problems: problems.located().collect(),
-                })?;
-                return Ok(if valid { DONE } else { FAILED });
-            }
-            Output::Text => show(&problems, terminal),
+            Output::Text => in_words(inputs, terminal),
+            Output::Json => for_machines(inputs),
         }
-        let Some(topology) = topology else {
-            return Err(Failure(tally(&problems)));
-        };
-        print(&format!(
-            "{}: valid ({}){}\n",
-            problems.name,
-            contents(&topology),
-            warned(&problems)
-        ))?;
-        Ok(DONE)
     }
+}
+
+fn in_words(inputs: impl Iterator<Item = Input>, terminal: &Terminal) -> Result {
+    let mut code = DONE;
+    for input in inputs {
+        let failure = match input.parse() {
+            Ok(Parsed { topology, warnings }) => {
+                show(&warnings, terminal);
+                print(&format!(
+                    "{}: valid ({}){}\n",
+                    warnings.name,
+                    contents(&topology),
+                    warned(&warnings)
+                ))?;
+                continue;
+            }
+            Err(Unusable::Wrong(problems)) => {
+                show(&problems, terminal);
+                tally(&problems)
+            }
+            Err(Unusable::Unreadable(Failure(message))) => message,
+        };
+        complain(terminal, &failure);
+        code = FAILED;
+    }
+    Ok(code)
+}
+
+fn for_machines(inputs: impl Iterator<Item = Input>) -> Result {
+    let mut valid = true;
+    let mut found = Vec::new();
+    for input in inputs {
+        found.push(match input.parse() {
+            Ok(Parsed { warnings, .. }) => warnings,
+            Err(Unusable::Wrong(problems)) => {
+                valid = false;
+                problems
+            }
+            Err(Unusable::Unreadable(failure)) => return Err(failure),
+        });
+    }
+    print_json(&Report {
+        format_version: 1,
+        valid,
+        problems: found.iter().flat_map(Problems::located).collect(),
+    })?;
+    Ok(if valid { DONE } else { FAILED })
 }
 
 fn contents(topology: &Topology) -> String {
