@@ -18,6 +18,11 @@ const DEFAULT_UNDERLAY_MTU: u32 = 1500;
 /// The range of a tunnel's MTU (`ETH_MIN_MTU` to `IP_MAX_MTU` less the outer header, `net/ipv4/ip_tunnel.c`).
 const TUNNEL_MTU: std::ops::RangeInclusive<u32> = 68..=65515;
 
+/// How many parts the routes to peers are made in, and how many a part has at least: appending one passes over those
+/// that are there.
+const PARTS: usize = 8;
+const LEAST_PART: usize = 1024;
+
 /// A fact about the host that the topology needs and the host doesn't have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unmet {
@@ -303,7 +308,7 @@ impl Build<'_> {
         }
     }
 
-    /// Sorted as they come, so that the map is built in one go.
+    /// Sorted as they come, and so appended. In parts: a map that is built in one go takes the memory of a list besides.
     fn peers(&self, host: &Host, state: &mut State) {
         let mut down = BTreeMap::new();
         let mut is_up = |name: InterfaceName| {
@@ -312,11 +317,18 @@ impl Build<'_> {
                 tunnel.is_some_and(|own| admin_state(&self.topology.tunnel(own)) == AdminState::Up)
             })
         };
-        let routes = host.peers().filter_map(|route| {
+        let part = (host.peers().len() / PARTS).max(LEAST_PART);
+        let mut routes = host.peers().filter_map(|route| {
             let up = route.ways.iter().all(|way| is_up(way.tunnel)) && !route.ways.is_empty();
             up.then(|| self.peer(&route))
         });
-        state.routes = routes.collect();
+        loop {
+            let mut some: BTreeMap<RouteKey, Route> = routes.by_ref().take(part).collect();
+            if some.is_empty() {
+                return;
+            }
+            state.routes.append(&mut some);
+        }
     }
 
     fn peer(&self, route: &PeerRoute) -> (RouteKey, Route) {

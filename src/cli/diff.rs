@@ -1,16 +1,18 @@
 //! `tunnelform diff`: what another version of the file changes on each node.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tunnelform::desired::desired;
 use tunnelform::plan::{Plan, Style, Terms, plan};
-use tunnelform::state::{Observed, State};
+use tunnelform::state::{InterfaceName, Observed, State};
 use tunnelform::topology::{Fleet, Host, Name, Topology};
 
 use super::apply::terms;
 use super::input::{Input, counted, no_such_node};
-use super::offline::{NodePlan, Totals, bare, print_json, print_text, summary, unknowable};
+use super::offline::{
+    NodePlan, Totals, bare, print_json, print_text, summary, unknowable, with_devices_of,
+};
 use super::{CHANGES, DONE, Failure, Result, Terminal, print, warn};
 
 /// What a comment on a pull request may hold; GitHub takes 65,536 characters.
@@ -27,7 +29,7 @@ const MOST_MARKDOWN: usize = 60_000;
                         Exit codes: 0 compared, 1 error; with --detailed-exitcode 2 if anything differs."
 )]
 pub(super) struct Diff {
-    /// The file as it was: a file, a directory, or `-` for standard input.
+    /// The file as it was: a file, a directory, `-` for standard input, or /dev/null for none.
     #[arg(value_name = "OLD")]
     old: PathBuf,
     /// The file as it will be.
@@ -61,8 +63,7 @@ enum Form {
 
 impl Diff {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
-        let read = |file: &PathBuf| Input { file: file.clone() }.topology(terminal);
-        let (old, new) = (read(&self.old)?, read(&self.new)?);
+        let (old, new) = self.read(terminal)?;
         for warning in unknowable(&new)
             .or(unknowable(&old))
             .into_iter()
@@ -93,6 +94,24 @@ impl Diff {
             Some(failure) => Err(failure),
             None if self.detailed_exitcode && totals.changed > 0 => Ok(CHANGES),
             None => Ok(DONE),
+        }
+    }
+
+    /// The two topologies. As for git, /dev/null is a file that isn't there.
+    fn read(&self, terminal: &Terminal) -> std::result::Result<(Topology, Topology), Failure> {
+        let read = |file: &PathBuf| match file.as_path() == Path::new("/dev/null") {
+            true => Ok(None),
+            false => Input { file: file.clone() }.topology(terminal).map(Some),
+        };
+        let nothing = |other: &Topology| Topology::named(other.name.clone(), other.route_protocol);
+        match (read(&self.old)?, read(&self.new)?) {
+            (Some(old), Some(new)) => Ok((old, new)),
+            (None, Some(new)) => Ok((nothing(&new), new)),
+            (Some(old), None) => {
+                let new = nothing(&old);
+                Ok((old, new))
+            }
+            (None, None) => Err(Failure("OLD and NEW are both /dev/null".into())),
         }
     }
 
@@ -161,21 +180,11 @@ fn compare(
 
 /// A host that has a state, and every device that either state counts on.
 fn holding(state: State, other: &State) -> Observed {
-    let mut observed = Observed::bare();
-    for state in [&state, other] {
-        let bound = state
-            .tunnels
-            .values()
-            .filter_map(|tunnel| tunnel.endpoints().device);
-        let with_addresses = state.addresses.keys().map(|key| key.device);
-        let routed = state.routes.values().flat_map(|route| route.devices());
-        let devices: BTreeSet<_> = bound.chain(with_addresses).chain(routed).collect();
-        for device in devices {
-            if !other.tunnels.contains_key(&device) && !state.tunnels.contains_key(&device) {
-                observed.add_device(device, 1500);
-            }
-        }
-    }
+    let mut observed = with_devices_of(Observed::bare(), other);
+    observed = with_devices_of(observed, &state);
+    // The other state's own tunnels aren't there yet.
+    let made = |name: &InterfaceName| other.tunnels.contains_key(name);
+    observed.devices.retain(|name, _| !made(name));
     for (name, tunnel) in &state.tunnels {
         observed.add_device(*name, tunnel.mtu);
         if let Some(device) = observed.devices.get_mut(name) {

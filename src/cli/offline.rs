@@ -8,9 +8,10 @@ use comfy_table::{CellAlignment, Table};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use tunnelform::capture;
+use tunnelform::desired::desired;
 use tunnelform::plan::{Counts, Document, NodeDocument, Plan, Style, Terms};
 use tunnelform::reconcile::{self, Look};
-use tunnelform::state::{Address, AddressKey, Observed, Scope};
+use tunnelform::state::{Address, AddressKey, Observed, Scope, State};
 use tunnelform::topology::{Fleet, Host, Name, Topology};
 
 use super::input::{read_file, show, tally};
@@ -55,18 +56,13 @@ impl Against {
     }
 
     /// A node's state.
-    fn state_of(
-        &self,
-        host: &Host,
-        topology: &Topology,
-        terminal: &Terminal,
-    ) -> Result<Observed, Failure> {
+    fn state_of(&self, host: &Host, terminal: &Terminal) -> Result<Option<Observed>, Failure> {
         match (self, &host.node) {
-            (Self::Empty, _) => Ok(bare(topology, host.node.as_ref())),
+            (Self::Empty, _) => Ok(None),
             (Self::Captured(directory), Some(name)) => {
-                read_state(&directory.join(format!("{name}.yaml")), terminal)
+                read_state(&directory.join(format!("{name}.yaml")), terminal).map(Some)
             }
-            (Self::Captured(file), None) => read_state(file, terminal),
+            (Self::Captured(file), None) => read_state(file, terminal).map(Some),
         }
     }
 }
@@ -134,8 +130,32 @@ pub(super) fn plan(
     observed: Option<Observed>,
     terms: &Terms,
 ) -> Result<Look, Failure> {
-    let observed = observed.unwrap_or_else(|| bare(topology, host.node.as_ref()));
-    Ok(reconcile::foresee(observed, host, terms)?)
+    match observed {
+        Some(observed) => Ok(reconcile::foresee(observed, host, terms)?),
+        None => {
+            let bare = bare(topology, host.node.as_ref());
+            let wanted = desired(host, &bare)?;
+            Ok(reconcile::foresee(
+                with_devices_of(bare, &wanted),
+                host,
+                terms,
+            )?)
+        }
+    }
+}
+
+/// A made-up host has every device that a state counts on and doesn't make itself.
+pub(super) fn with_devices_of(mut host: Observed, state: &State) -> Observed {
+    let bound = state.tunnels.values();
+    let bound = bound.filter_map(|tunnel| tunnel.endpoints().device);
+    let with_addresses = state.addresses.keys().map(|key| key.device);
+    let routed = state.routes.values().flat_map(|route| route.devices());
+    for device in bound.chain(with_addresses).chain(routed) {
+        if !state.tunnels.contains_key(&device) {
+            host.add_device(device, ETHERNET_MTU);
+        }
+    }
+    host
 }
 
 /// The plan of every node, one after the other.
@@ -151,8 +171,8 @@ pub(super) fn plans<'a>(
     hosts.filter_map(move |name| {
         let host = fleet.host(name)?;
         let plan = against
-            .state_of(&host, topology, terminal)
-            .and_then(|observed| plan(&host, topology, Some(observed), terms))
+            .state_of(&host, terminal)
+            .and_then(|observed| plan(&host, topology, observed, terms))
             .map(|look| look.plan)
             .map_err(|Failure(message)| message);
         Some(NodePlan {

@@ -99,18 +99,20 @@ fn contents(topology: &Topology) -> String {
         .chain(nodes.map(|node| &node.routes));
     let addresses = tunnels.clone().map(|tunnel| &tunnel.addresses);
     let routes = tunnels.clone().map(|tunnel| &tunnel.routes);
-    let mut parts = vec![
-        counted(tunnels.count(), "tunnel"),
-        counted(addresses.chain(devices).map(Vec::len).sum(), "address"),
-        counted(routes.chain(lists).map(Vec::len).sum(), "route"),
+    let host = [
+        (tunnels.count(), "tunnel"),
+        (addresses.chain(devices).map(Vec::len).sum(), "address"),
+        (routes.chain(lists).map(Vec::len).sum(), "route"),
     ];
-    if !topology.nodes.is_empty() {
-        let fleet = [
-            counted(topology.nodes.len(), "node"),
-            counted(topology.meshes.len(), "mesh"),
-        ];
-        parts.splice(0..0, fleet);
-    }
+    let fleet = [
+        (topology.nodes.len(), "node"),
+        (topology.meshes.len(), "mesh"),
+    ];
+    // Of a fleet only what it has: its meshes make the most of it.
+    let is_fleet = !topology.nodes.is_empty();
+    let parts = fleet.iter().filter(|(count, _)| *count > 0);
+    let parts = parts.chain(host.iter().filter(|(count, _)| *count > 0 || !is_fleet));
+    let parts: Vec<String> = parts.map(|(count, of)| counted(*count, of)).collect();
     parts.join(", ")
 }
 

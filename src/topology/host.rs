@@ -55,7 +55,7 @@ pub struct Way {
 struct Span {
     to: Ipv4Net,
     first: u32,
-    count: u32,
+    count: u8,
 }
 
 impl Host {
@@ -74,7 +74,7 @@ impl Host {
             let first = span.first as usize;
             PeerRoute {
                 to: span.to,
-                ways: &self.ways[first..first + span.count as usize],
+                ways: &self.ways[first..first + usize::from(span.count)],
             }
         })
     }
@@ -104,6 +104,12 @@ impl Host {
         route.ways.len() == 1 || (!route.ways.is_empty() && route.ways.iter().all(is_up))
     }
 
+    /// Room for so many routes more with one way each. A list that grows by doubling takes up to three times the memory.
+    fn reserve(&mut self, routes: usize) {
+        self.routes.reserve_exact(routes);
+        self.ways.reserve_exact(routes);
+    }
+
     fn add(&mut self, to: Ipv4Net, ways: impl Iterator<Item = Way>) {
         let first = self.ways.len();
         self.ways.extend(ways);
@@ -111,7 +117,7 @@ impl Host {
         self.routes.push(Span {
             to,
             first: u32::try_from(first).unwrap_or(u32::MAX),
-            count: u32::try_from(count).unwrap_or(0),
+            count: u8::try_from(count).unwrap_or(u8::MAX),
         });
     }
 }
@@ -309,7 +315,12 @@ impl Fleet<'_> {
         if !graph.mesh.routes {
             return;
         }
-        for (peer, first_hops) in graph.ways(number) {
+        let peers = graph.ways(number);
+        let subnets = peers
+            .iter()
+            .map(|(peer, _)| self.nodes[*peer].subnets.len());
+        host.reserve(subnets.sum());
+        for (peer, first_hops) in peers {
             let ways = || first_hops.iter().filter_map(|&hop| self.way(graph, hop));
             let subnets = self.nodes[peer].subnets.iter().map(|subnet| subnet.0);
             // A neighbour's link address is on the link; the others' need a route.
