@@ -377,91 +377,65 @@ fn move_fifth(site: &Site) {
 }
 
 fn a_multipoint_fleet_changes() {
-    let site = Site::new();
-    let file = |fifth, fourth| with_fifth(fifth, fourth, "interface: pods0");
-    let index = || site.nodes[&1].index("pods0");
-    converge(&site, &file(None, 4));
-    let before = index();
-    steps(
-        &site,
-        &[
-            Step {
-                what: "as it is",
-                file: file(None, 4),
-                moves: &[],
-                prepare: &|_| (),
-            },
-            Step {
-                what: "a node joins",
-                file: file(Some((underlay(5), 5)), 4),
-                moves: &["create route 10.244.5.0/24"],
-                prepare: &|_| (),
-            },
-            Step {
-                what: "it moves",
-                file: file(Some((MOVED, 5)), 4),
-                moves: &["update route 10.244.5.0/24"],
-                prepare: &move_fifth,
-            },
-            Step {
-                what: "it swaps its subnet with another",
-                file: file(Some((MOVED, 4)), 5),
-                moves: &["update route 10.244.4.0/24", "update route 10.244.5.0/24"],
-                prepare: &swap_pods,
-            },
-            Step {
-                what: "it leaves",
-                file: file(None, 5),
-                moves: &["delete route 10.244.4.0/24"],
-                prepare: &|_| (),
-            },
-        ],
+    a_fleet_changes(
+        "interface: pods0",
+        "pods0",
+        &["create route 10.244.5.0/24"],
+        &["update route 10.244.5.0/24"],
+        &["delete route 10.244.4.0/24"],
     );
-    assert_eq!(index(), before);
 }
 
 fn a_point_to_point_fleet_changes() {
+    a_fleet_changes(
+        "style: point-to-point, interface: l-, link_network: 10.255.0.0/16",
+        "l-node-4",
+        &[
+            "create address OWN peer 10.255.20.6/32 on l-node-5",
+            "create route 10.244.5.0/24",
+            "create tunnel l-node-5",
+        ],
+        &[
+            "create address OWN peer 10.255.20.66/32 on l-node-5",
+            "delete address OWN peer 10.255.20.6/32 on l-node-5",
+            "update tunnel l-node-5",
+        ],
+        &["delete tunnel l-node-5"],
+    );
+}
+
+/// A node joins, moves, swaps its subnet with another and leaves: what the others do, and that `device` of node 1 stays
+/// the one that it is.
+fn a_fleet_changes(mesh: &str, device: &str, joins: &[&str], moves: &[&str], leaves: &[&str]) {
     let site = Site::new();
-    let mesh = "style: point-to-point, interface: l-, link_network: 10.255.0.0/16";
     let file = |fifth, fourth| with_fifth(fifth, fourth, mesh);
-    let index = || site.nodes[&1].index("l-node-4");
     converge(&site, &file(None, 4));
+    let index = || site.nodes[&1].index(device);
     let before = index();
+    let step = |what, file, moves, prepare| Step {
+        what,
+        file,
+        moves,
+        prepare,
+    };
+    let nothing: &dyn Fn(&Site) = &|_| ();
+    let swaps = ["update route 10.244.4.0/24", "update route 10.244.5.0/24"];
+    let joined = file(Some((underlay(5), 5)), 4);
+    let moved = file(Some((MOVED, 5)), 4);
+    let swapped = file(Some((MOVED, 4)), 5);
     steps(
         &site,
         &[
-            Step {
-                what: "as it is",
-                file: file(None, 4),
-                moves: &[],
-                prepare: &|_| (),
-            },
-            Step {
-                what: "a node joins",
-                file: file(Some((underlay(5), 5)), 4),
-                moves: &[
-                    "create address OWN peer 10.255.20.6/32 on l-node-5",
-                    "create route 10.244.5.0/24",
-                    "create tunnel l-node-5",
-                ],
-                prepare: &|_| (),
-            },
-            Step {
-                what: "it moves",
-                file: file(Some((MOVED, 5)), 4),
-                moves: &[
-                    "create address OWN peer 10.255.20.66/32 on l-node-5",
-                    "delete address OWN peer 10.255.20.6/32 on l-node-5",
-                    "update tunnel l-node-5",
-                ],
-                prepare: &move_fifth,
-            },
-            Step {
-                what: "it swaps its subnet with another",
-                file: file(Some((MOVED, 4)), 5),
-                moves: &["update route 10.244.4.0/24", "update route 10.244.5.0/24"],
-                prepare: &swap_pods,
-            },
+            step("as it is", file(None, 4), &[], nothing),
+            step("a node joins", joined, joins, nothing),
+            step("it moves", moved, moves, &move_fifth),
+            step(
+                "it swaps its subnet with another",
+                swapped,
+                &swaps,
+                &swap_pods,
+            ),
+            step("it leaves", file(None, 5), leaves, nothing),
         ],
     );
     assert_eq!(index(), before);
