@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::seed::{captured, received};
 use crate::traffic::Flood;
-use crate::world::{Host, Plan, Run, World, trials};
+use crate::world::{Host, Plan, Run, World, assert_same, trials};
 
 trials![
     every_mesh_reaches_every_pod,
     several_hubs,
     unused_addresses_go_nowhere,
+    own_subnets_have_a_last_resort,
+    an_underlay_is_looked_up,
     a_multipoint_fleet_changes,
     a_point_to_point_fleet_changes,
     a_node_finds_itself
@@ -281,6 +283,59 @@ fn unused_addresses_go_nowhere() {
     assert_eq!(crossings, [&packet(4, underlay(1), underlay(2))]);
     let routes = site.nodes[&2].seen();
     assert_eq!(routes.route("10.244.2.0/24")["type"], "blackhole");
+}
+
+/// Behind the bridge's own route stands a blackhole, or the device that the mesh names, or nothing.
+fn own_subnets_have_a_last_resort() {
+    let site = Site::new();
+    let node = &site.nodes[&1];
+    let resort = || {
+        let seen = node.seen();
+        let routes = seen.routes_to("10.244.1.0/24");
+        let last = routes.iter().find(|route| route["metric"] == u32::MAX);
+        assert!(routes.iter().any(|route| route["protocol"] == "kernel"));
+        last.map(|route| (route["type"].clone(), route["dev"].clone()))
+    };
+    node.apply(&fleet(""));
+    assert_eq!(
+        resort(),
+        Some(("blackhole".into(), serde_json::Value::Null))
+    );
+    node.apply(&fleet("local: cni0"));
+    assert_eq!(resort(), Some(("unicast".into(), "cni0".into())));
+    node.apply(&fleet("blackhole: false"));
+    assert_eq!(resort(), None);
+}
+
+/// A node that knows its underlay's device alone has that device's address, whatever it is at the time.
+fn an_underlay_is_looked_up() {
+    let world = World::new();
+    let host = world.lone();
+    let file = "\
+name: t
+nodes:
+  here:
+    underlay: {device: eth0}
+    tunnels: {hq: {local: here, remote: there, addresses: [10.1.0.1/24]}}
+  there:
+    underlay: 192.168.20.2
+    tunnels: {branches: {local: there, addresses: [10.1.0.2/24]}}
+";
+    let apply = |code| {
+        let arguments = ["apply", "-", "--node", "here", "--output", "json"];
+        host.tunnelform(&arguments, file).exits(code)
+    };
+    apply(0);
+    assert_eq!(host.seen().tunnel("hq")["local"], "192.168.10.2");
+    host.ip("addr del 192.168.10.2/24 dev eth0\naddr add 192.168.10.77/24 dev eth0");
+    let moves = apply(0).plan().moves();
+    assert_eq!(moves, ["update tunnel hq"]);
+    assert_eq!(host.seen().tunnel("hq")["local"], "192.168.10.77");
+    host.ip("addr flush dev eth0");
+    let before = host.seen();
+    apply(1)
+        .says("tunnel hq: its `local` is the first IPv4 address of eth0, and eth0 has none here");
+    assert_same(&host.seen(), &before);
 }
 
 /// What becomes of a fleet, step by step: the file, what it makes the others do for node 5, and what it makes of the site.
