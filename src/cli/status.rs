@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table};
 use tunnelform::kernel::Kernel;
-use tunnelform::plan::{Action, Change, Style};
+use tunnelform::plan::{Action, Change, Object, Style};
 use tunnelform::reconcile::{self, Goal, Look};
 use tunnelform::state::{Counters, InterfaceName, Kind};
 use tunnelform::topology::Host;
@@ -110,12 +110,11 @@ impl Report {
     fn new(host: &Host, look: &Look) -> Self {
         let topology = &host.topology;
         let standing = Grouped::new(look);
-        let of_tunnel = |object: &str| object.strip_prefix("tunnel ").is_some();
         let conflicts = look
             .plan
             .conflicts
             .iter()
-            .filter(|conflict| !of_tunnel(&conflict.object));
+            .filter(|conflict| !matches!(conflict.on, Object::Tunnel(_)));
         let conflicts = conflicts
             .map(|conflict| format!("  conflict: {}: {}", conflict.object, conflict.found));
         Self {
@@ -317,12 +316,12 @@ impl Row {
     fn new(name: InterfaceName, look: &Look, group: &Group) -> Self {
         let tunnel = &look.desired.tunnels[&name];
         let Kind::Ipip(ipip) = &tunnel.kind;
-        let object = format!("tunnel {name}");
+        let object = Object::Tunnel(name);
         let foreign = look
             .plan
             .conflicts
             .iter()
-            .find(|conflict| conflict.object == object);
+            .find(|conflict| conflict.on == object);
         let create = |change: &&Change| {
             matches!(change, Change::Tunnel(..)) && change.action() == Action::Create
         };

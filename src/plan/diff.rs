@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dependents::{Dependents, is_kernels_link_local};
-use super::{Change, Conflict, Delta, Terms, in_place};
+use super::{Change, Conflict, Delta, Object, Terms, in_place};
 use crate::state::{
     Address, AddressKey, Endpoints, InterfaceName, Observed, Route, RouteKey, RouteType, State,
     Tunnel,
@@ -92,7 +92,7 @@ impl Diff<'_> {
                 (None, _) => match self.observed.alternative_names.get(&name) {
                     None => self.tunnel(name, Delta::Create(to.clone())),
                     Some(device) => self.conflict(
-                        format!("tunnel {name}"),
+                        Object::Tunnel(name),
                         format!("it is an alternative name of the device {device}"),
                         format!("choose another name, or `ip link property del dev {device} altname {name}`"),
                     ),
@@ -113,7 +113,7 @@ impl Diff<'_> {
                             from.alias
                         ),
                     };
-                    self.conflict(format!("tunnel {name}"), found, adopt_help());
+                    self.conflict(Object::Tunnel(name), found, adopt_help());
                 }
                 (Some(device), None) => {
                     let kind = if device.kind.is_empty() {
@@ -123,7 +123,7 @@ impl Diff<'_> {
                     };
                     let found = format!("a device of that name exists, of kind {kind}");
                     self.conflict(
-                        format!("tunnel {name}"),
+                        Object::Tunnel(name),
                         found,
                         "rename one of the two; only an ipip tunnel can be adopted",
                     );
@@ -152,9 +152,10 @@ impl Diff<'_> {
         self.found.changes.push(Change::Tunnel(name, delta));
     }
 
-    fn conflict(&mut self, object: String, found: impl Into<String>, help: impl Into<String>) {
+    fn conflict(&mut self, on: Object, found: impl Into<String>, help: impl Into<String>) {
         self.found.conflicts.push(Conflict {
-            object,
+            on,
+            object: on.to_string(),
             found: found.into(),
             help: help.into(),
         });
@@ -176,7 +177,7 @@ impl Diff<'_> {
         for (name, tunnel) in &self.desired.tunnels {
             if let Some(other) = foreign.get(&tunnel.endpoints()) {
                 self.conflict(
-                    format!("tunnel {name}"),
+                    Object::Tunnel(*name),
                     format!("{other}, which isn't ours, has the same endpoints ({})", tunnel.endpoints()),
                     format!("the kernel allows one tunnel for them: delete {other}, or name ours {other} and adopt it"),
                 );
@@ -207,7 +208,7 @@ impl Diff<'_> {
                     "it exists without our mark (protocol {} in place of {})",
                     from.protocol, to.protocol
                 );
-                self.conflict(format!("address {key}"), found, adopt_help());
+                self.conflict(Object::Address(key), found, adopt_help());
             }
         }
         if !self.terms.prune {
@@ -222,7 +223,7 @@ impl Diff<'_> {
                 Some(Whose::Outside)
                     if self.is_ours_outside(
                         |s| s.addresses.contains_key(&key),
-                        &format!("address {key}"),
+                        Object::Address(key),
                     ) =>
                 {
                     self.address(key, Delta::delete(from.clone()));
@@ -319,7 +320,7 @@ impl Diff<'_> {
                 } else {
                     format!("{}, or give ours another `metric`", adopt_help())
                 };
-                self.conflict(format!("route {key}"), found, help);
+                self.conflict(Object::Route(key), found, help);
             }
         }
         if !self.terms.prune {
@@ -344,7 +345,7 @@ impl Diff<'_> {
                 Whose::Ours => true,
                 Whose::Theirs => false,
                 Whose::Outside => {
-                    self.is_ours_outside(|s| s.routes.contains_key(&key), &format!("route {key}"))
+                    self.is_ours_outside(|s| s.routes.contains_key(&key), Object::Route(key))
                 }
             };
             if delete {
@@ -371,7 +372,7 @@ impl Diff<'_> {
 
     /// Whether an undesired object with our mark, outside every tunnel, is ours: surely where the topology names it, or
     /// where no other topology is on this host.
-    fn is_ours_outside(&mut self, named_in: impl Fn(&State) -> bool, object: &str) -> bool {
+    fn is_ours_outside(&mut self, named_in: impl Fn(&State) -> bool, object: Object) -> bool {
         if self.known.is_some_and(named_in) {
             return true;
         }
@@ -397,7 +398,7 @@ impl Diff<'_> {
         let protocol = self.terms.protocol;
         if self.wants_outside {
             self.conflict(
-                object.to_owned(),
+                object,
                 format!(
                     "it has our mark (protocol {protocol}) and this topology doesn't name it, but the topology {others} \
                      is on this host too: it may be theirs"

@@ -2,12 +2,15 @@
 //!
 //! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
 
+mod around;
 mod dependents;
 mod diff;
 mod document;
 mod in_place;
 mod model;
 mod order;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
@@ -18,6 +21,7 @@ use crate::state::{
     Address, AddressKey, AdminState, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
 };
 use crate::topology::Owner;
+pub use around::{Around, plan_around};
 pub use dependents::is_kernels_link_local;
 pub use document::{
     ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, fleet_schema, schema,
@@ -59,6 +63,27 @@ pub enum Change {
     Address(AddressKey, Delta<Address>),
     /// A route.
     Route(RouteKey, Delta<Route>),
+}
+
+/// What a change is about: an object by its kernel's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    /// A tunnel.
+    Tunnel(InterfaceName),
+    /// An address.
+    Address(AddressKey),
+    /// A route.
+    Route(RouteKey),
+}
+
+impl std::fmt::Display for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tunnel(name) => write!(f, "tunnel {name}"),
+            Self::Address(key) => write!(f, "address {key}"),
+            Self::Route(key) => write!(f, "route {key}"),
+        }
+    }
 }
 
 /// How an object differs.
@@ -119,7 +144,10 @@ pub enum Part {
 /// An object that is in the way and isn't ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Conflict {
-    /// The object: `tunnel tun1`.
+    /// The object.
+    #[serde(skip)]
+    pub on: Object,
+    /// The object in words: `tunnel tun1`.
     pub object: String,
     /// What was found there.
     pub found: String,
@@ -288,6 +316,15 @@ impl Change {
             Self::Tunnel(_, delta) => delta.why(),
             Self::Address(_, delta) => delta.why(),
             Self::Route(_, delta) => delta.why(),
+        }
+    }
+
+    /// What it is about.
+    pub fn object(&self) -> Object {
+        match self {
+            Self::Tunnel(name, _) => Object::Tunnel(*name),
+            Self::Address(key, _) => Object::Address(*key),
+            Self::Route(key, _) => Object::Route(*key),
         }
     }
 

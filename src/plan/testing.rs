@@ -1,0 +1,32 @@
+//! States and hosts for the tests of plans, as a topology says them.
+
+use super::Terms;
+use crate::desired::desired;
+use crate::state::{Observed, State};
+use crate::topology::Topology;
+
+/// What a topology for one host wants on a bare one.
+pub(super) fn host_state(topology: &str) -> State {
+    let parsed =
+        Topology::parse("test.yaml", topology).unwrap_or_else(|problems| panic!("{problems}"));
+    let host = parsed.topology.fleet().host(None).expect("one host");
+    desired(&host, &Observed::bare()).expect("nothing is looked up")
+}
+
+/// A host with nothing but these devices.
+pub(super) fn bare_with(devices: &[&str]) -> Observed {
+    let mut observed = Observed::bare();
+    for device in devices {
+        observed.add_device(device.parse().expect("a name"), 1500);
+    }
+    observed
+}
+
+pub(super) fn terms(owner: &str) -> Terms {
+    Terms {
+        owner: owner.parse().expect("an owner"),
+        protocol: 117,
+        adopt: false,
+        prune: true,
+    }
+}
