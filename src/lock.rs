@@ -1,17 +1,20 @@
-//! One run at a time in a network namespace.
+//! One run at a time in a network namespace, and who is there for longer.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use crate::kernel::NamespaceId;
+use crate::topology::Owner;
 
 /// Where locks are kept. Gone at the next boot, as what they guard.
 const RUN_DIRECTORY: &str = "/run/tunnelform";
+/// More than this of what a daemon says of itself isn't read, bytes.
+const LONGEST_PRESENCE: u64 = 16 << 10;
 /// How often a lock that is held is tried again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -25,6 +28,15 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Another daemon keeps the same owner's objects.
+    #[error("another `tunnelform watch` (process {process}) keeps this owner's objects in this network namespace already ({} is locked)",
+        path.display())]
+    Watched {
+        /// Its process.
+        process: u32,
+        /// The file that says so.
+        path: PathBuf,
     },
     /// Another run holds it.
     #[error("another tunnelform is at work in this network namespace and didn't finish within {} s ({} is locked)",
@@ -42,14 +54,107 @@ pub struct Lock {
     _file: File,
 }
 
+/// A daemon that keeps a topology in a network namespace. It's there as long as this is.
+pub struct Presence {
+    file: File,
+    topology: String,
+}
+
+/// What others read of a [`Presence`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// Its process.
+    pub process: u32,
+    /// The file or directory that it follows.
+    pub topology: String,
+    /// How it stands, in words.
+    pub standing: String,
+}
+
+impl Presence {
+    /// Lets others know that this process keeps `topology` here for `owner`.
+    ///
+    /// # Errors
+    /// [`Error::Open`]; [`Error::Watched`] if another process does.
+    pub fn announce(namespace: NamespaceId, owner: &Owner, topology: &str) -> Result<Self, Error> {
+        let (directory, path) = daemon_path(namespace, owner);
+        let fail = |source| Error::Open {
+            path: path.clone(),
+            source,
+        };
+        let file = open(&directory, &path).map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let daemon = Daemon::find(namespace, owner);
+                let process = daemon.map_or(0, |daemon| daemon.process);
+                return Err(Error::Watched { process, path });
+            }
+            Err(fs::TryLockError::Error(source)) => return Err(fail(source)),
+        }
+        let mut presence = Self {
+            file,
+            topology: std::path::absolute(topology)
+                .map_or_else(|_| topology.to_owned(), |path| path.display().to_string()),
+        };
+        presence.tell("starting");
+        Ok(presence)
+    }
+
+    /// How it stands. Nobody is told where the disk is full.
+    pub fn tell(&mut self, standing: &str) {
+        let text = format!("{}\n{}\n{standing}\n", std::process::id(), self.topology);
+        let written = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        if let Err(error) = written {
+            tracing::debug!("can't write how it stands: {error}");
+        }
+    }
+}
+
+impl Daemon {
+    /// The daemon that keeps an owner's objects in a network namespace.
+    pub fn find(namespace: NamespaceId, owner: &Owner) -> Option<Self> {
+        let (_, path) = daemon_path(namespace, owner);
+        let mut file = File::open(&path).ok()?;
+        // Who holds no lock any more is gone, and its file is what it left.
+        if !matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)) {
+            return None;
+        }
+        let mut text = String::new();
+        file.by_ref()
+            .take(LONGEST_PRESENCE)
+            .read_to_string(&mut text)
+            .ok()?;
+        let mut lines = text.lines();
+        Some(Self {
+            process: lines.next()?.parse().ok()?,
+            topology: lines.next()?.to_owned(),
+            standing: lines.next().unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+fn run_directory() -> PathBuf {
+    std::env::var_os("TUNNELFORM_RUN_DIR").map_or_else(|| RUN_DIRECTORY.into(), PathBuf::from)
+}
+
+fn daemon_path(namespace: NamespaceId, owner: &Owner) -> (PathBuf, PathBuf) {
+    let directory = run_directory();
+    let NamespaceId { device, inode } = namespace;
+    let path = directory.join(format!("netns-{device}-{inode}-{owner}.watch"));
+    (directory, path)
+}
+
 impl Lock {
     /// Takes the lock of a network namespace; waits for it at most `limit`.
     ///
     /// # Errors
     /// [`Error::Open`], [`Error::Held`].
     pub fn take(namespace: NamespaceId, limit: Duration) -> Result<Self, Error> {
-        let directory = std::env::var_os("TUNNELFORM_RUN_DIR")
-            .map_or_else(|| RUN_DIRECTORY.into(), PathBuf::from);
+        let directory = run_directory();
         let path = directory.join(format!(
             "netns-{}-{}.lock",
             namespace.device, namespace.inode

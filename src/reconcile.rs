@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::desired::{Unmet, desired, lookups};
 use crate::kernel::{self, Extent, Kernel};
-use crate::plan::{Outcome, Plan, Status, Terms, plan};
+use crate::plan::{Around, Object, Outcome, Plan, Status, Terms, plan, plan_around};
 use crate::state::{Observed, State};
 use crate::topology::Host;
 
@@ -72,6 +72,25 @@ pub fn look(kernel: &mut Kernel, goal: Goal, terms: &Terms, counters: bool) -> R
     }
 }
 
+fn observe(
+    kernel: &mut Kernel,
+    goal: Goal,
+    terms: &Terms,
+    counters: bool,
+    protocol: Option<u8>,
+) -> Result<Observed, Error> {
+    let paths = match goal {
+        Goal::Host(host) => lookups(host),
+        Goal::Nothing(_) => BTreeSet::new(),
+    };
+    Ok(kernel.observe(&Extent {
+        protocol,
+        own_protocol: terms.protocol,
+        paths,
+        counters,
+    })?)
+}
+
 fn compare(
     kernel: &mut Kernel,
     goal: Goal,
@@ -79,16 +98,7 @@ fn compare(
     counters: bool,
     protocol: Option<u8>,
 ) -> Result<Look, Error> {
-    let paths = match goal {
-        Goal::Host(host) => lookups(host),
-        Goal::Nothing(_) => BTreeSet::new(),
-    };
-    let observed = kernel.observe(&Extent {
-        protocol,
-        own_protocol: terms.protocol,
-        paths,
-        counters,
-    })?;
+    let observed = observe(kernel, goal, terms, counters, protocol)?;
     let (desired, plan) = match goal {
         Goal::Host(host) => {
             let desired = desired(host, &observed)?;
@@ -106,6 +116,64 @@ fn compare(
         observed,
         plan,
     })
+}
+
+/// What keeping a host as it should be has come to.
+pub struct Kept {
+    /// The plans that were carried out.
+    pub rounds: Vec<Round>,
+    /// What is left: in dispute, waiting, held back.
+    pub left: Around,
+    /// The state that is wanted.
+    pub desired: State,
+    /// The state that is.
+    pub observed: Observed,
+}
+
+/// Makes the host as the topology says, object by object: what is `held`, in dispute or refused costs nothing else its
+/// turn. `before_look` is called before each snapshot: what has changed until then is in it.
+///
+/// # Errors
+/// As of [`look`]. What the kernel refuses is in the outcomes.
+pub fn keep(
+    kernel: &mut Kernel,
+    host: &Host,
+    terms: &Terms,
+    mut held: BTreeSet<Object>,
+    mut before_look: impl FnMut(&mut Kernel) -> Result<(), Error>,
+) -> Result<Kept, Error> {
+    let goal = Goal::Host(host);
+    let mut rounds: Vec<Round> = Vec::new();
+    loop {
+        before_look(kernel)?;
+        let mut observed = observe(kernel, goal, terms, false, Some(terms.protocol))?;
+        let mut wanted = desired(host, &observed)?;
+        let mut left = plan_around(&wanted, &observed, terms, &held);
+        if left.plan.concerns_all_routes() {
+            observed = observe(kernel, goal, terms, false, None)?;
+            wanted = desired(host, &observed)?;
+            left = plan_around(&wanted, &observed, terms, &held);
+        }
+        if left.plan.is_empty() || rounds.len() == ROUNDS {
+            return Ok(Kept {
+                rounds,
+                left,
+                desired: wanted,
+                observed,
+            });
+        }
+        let outcomes = kernel.execute(&left.plan, &observed)?;
+        let pairs = left.plan.changes.iter().zip(&outcomes);
+        held.extend(
+            pairs
+                .filter(|(_, outcome)| outcome.status != Status::Done)
+                .map(|(change, _)| change.object()),
+        );
+        rounds.push(Round {
+            plan: left.plan,
+            outcomes,
+        });
+    }
 }
 
 /// Compares a host that was observed elsewhere, or is made up, with what a topology says of it. Asks no kernel.

@@ -11,11 +11,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tunnelform");
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "validate",
     "apply",
     "destroy",
     "status",
+    "watch",
     "doctor",
     "diff",
     "render",

@@ -12,7 +12,8 @@ use tunnelform::topology::{Owner, Protocol, Topology};
 use super::input::{Input, NodeChoice};
 use super::offline::{self, Against};
 use super::{
-    CHANGES, DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json, warn,
+    CHANGES, DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json,
+    require_privilege, tell_of_daemon, warn,
 };
 
 /// Make the host as the topology says.
@@ -191,6 +192,7 @@ pub(super) fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
 
 impl Options {
     fn run(&self, kernel: &mut Kernel, goal: Goal, terms: &Terms, terminal: &Terminal) -> Result {
+        tell_of_daemon(kernel, &terms.owner, terminal);
         if self.dry_run {
             let look = reconcile::look(kernel, goal, terms, false)?;
             return self.report_preview(&look, terms, terminal);
@@ -355,17 +357,5 @@ fn verb(action: Action) -> &'static str {
         Action::Replace => "replace",
         Action::Delete => "delete",
         Action::Restore => "put back",
-    }
-}
-
-/// Without the capability the kernel would refuse each change by itself.
-fn require_privilege() -> std::result::Result<(), Failure> {
-    use rustix::thread::{CapabilitySet, capabilities};
-    match capabilities(None) {
-        Ok(sets) if !sets.effective.contains(CapabilitySet::NET_ADMIN) => Err(Failure(
-            "changing the network needs CAP_NET_ADMIN: run as root, or use --dry-run, which needs no privilege".into(),
-        )),
-        // Where it can't be asked, the kernel has the last word.
-        Ok(_) | Err(_) => Ok(()),
     }
 }

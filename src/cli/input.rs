@@ -74,12 +74,12 @@ impl Input {
         }
     }
 
-    fn is_stdin(&self) -> bool {
+    pub(super) fn is_stdin(&self) -> bool {
         self.file == Path::new("-")
     }
 
     /// The files' names and what they hold.
-    fn read(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    pub(super) fn read(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
         if self.is_stdin() {
             let bytes = bounded(&mut io::stdin().lock()).map_err(|e| unreadable("<stdin>", &e))?;
             return Ok(vec![(self.name(), bytes)]);

@@ -11,13 +11,17 @@ mod offline;
 mod render;
 mod status;
 mod validate;
+mod watch;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tunnelform::kernel::Kernel;
+use tunnelform::lock::Daemon;
 use tunnelform::plan::Style;
+use tunnelform::topology::Owner;
 
 /// Nothing went wrong.
 const DONE: u8 = 0;
@@ -46,6 +50,7 @@ Examples:
   tunnelform apply --dry-run hq.yaml  show what would change
   tunnelform apply hq.yaml            change it
   tunnelform status hq.yaml           show how it stands
+  tunnelform watch hq.yaml            keep it so, as a daemon
   tunnelform destroy hq.yaml          take it all away again
   tunnelform diff old.yaml new.yaml   show what a change of the file changes on each node
   tunnelform graph fleet.yaml         draw it
@@ -77,6 +82,7 @@ enum Command {
     Apply(apply::Apply),
     Destroy(apply::Destroy),
     Status(status::Status),
+    Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Diff(diff::Diff),
     Render(render::Render),
@@ -139,12 +145,7 @@ type Result = std::result::Result<u8, Failure>;
 
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.verbose {
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
-            .with_writer(io::stderr)
-            .init();
-    }
+    log(&arguments);
     let terminal = Terminal {
         color: arguments.color,
     };
@@ -153,6 +154,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Apply(command) => command.run(&terminal),
         Command::Destroy(command) => command.run(&terminal),
         Command::Status(command) => command.run(&terminal),
+        Command::Watch(command) => command.run(),
         Command::Doctor(command) => command.run(&terminal),
         Command::Diff(command) => command.run(&terminal),
         Command::Render(command) => command.run(&terminal),
@@ -166,6 +168,32 @@ pub(crate) fn main() -> ExitCode {
         complain(&terminal, &message);
         FAILED
     }))
+}
+
+/// A daemon logs what it does; a command, which says it anyway, only how.
+fn log(arguments: &Arguments) {
+    let form = match &arguments.command {
+        Command::Watch(command) => Some(command.log_format),
+        _ => None,
+    };
+    let level = match (arguments.verbose, form) {
+        (true, _) => tracing::Level::DEBUG,
+        (false, Some(_)) => tracing::Level::INFO,
+        (false, None) => return,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_writer(io::stderr);
+    match form {
+        Some(watch::LogFormat::Json) => log.json().flatten_event(true).init(),
+        Some(watch::LogFormat::Text) | None => {
+            let terminal = Terminal {
+                color: arguments.color,
+            };
+            log.with_ansi(terminal.error_style().color).init();
+        }
+    }
 }
 
 fn complain(terminal: &Terminal, message: &str) {
@@ -189,6 +217,20 @@ fn say(terminal: &Terminal, color: anstyle::AnsiColor, sign: &str, message: &str
     let _ = writeln!(io::stderr(), "{sign} {message}");
 }
 
+/// Who works beside a daemon should know that it's there.
+fn tell_of_daemon(kernel: &Kernel, owner: &Owner, terminal: &Terminal) {
+    if let Some(daemon) = Daemon::find(kernel.namespace(), owner) {
+        let Daemon {
+            process,
+            topology,
+            standing,
+        } = daemon;
+        let note =
+            format!("`tunnelform watch` (process {process}) follows {topology} here: {standing}");
+        say(terminal, anstyle::AnsiColor::Cyan, "note:", &note);
+    }
+}
+
 /// Writes to standard output. A reader that has gone away (`| head`) is no failure.
 fn print(text: &str) -> std::result::Result<(), Failure> {
     let mut stdout = io::stdout().lock();
@@ -204,4 +246,16 @@ fn print(text: &str) -> std::result::Result<(), Failure> {
 
 fn print_json(value: &impl serde::Serialize) -> std::result::Result<(), Failure> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Without the capability the kernel would refuse each change by itself.
+fn require_privilege() -> std::result::Result<(), Failure> {
+    use rustix::thread::{CapabilitySet, capabilities};
+    match capabilities(None) {
+        Ok(sets) if !sets.effective.contains(CapabilitySet::NET_ADMIN) => Err(Failure(
+            "changing the network needs CAP_NET_ADMIN: run as root, or use --dry-run, which needs no privilege".into(),
+        )),
+        // Where it can't be asked, the kernel has the last word.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }

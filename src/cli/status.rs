@@ -11,7 +11,7 @@ use tunnelform::topology::Host;
 
 use super::apply::terms;
 use super::input::{Input, NodeChoice};
-use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json};
+use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json, tell_of_daemon};
 
 /// Show how each tunnel of a topology stands. Needs no root.
 #[derive(clap::Args)]
@@ -93,6 +93,7 @@ impl Status {
         let mut kernel = Kernel::open(self.netns.as_deref())?;
         let host = self.node.host(&topology, &mut kernel)?;
         let look = reconcile::look(&mut kernel, Goal::Host(&host), &terms, true)?;
+        tell_of_daemon(&kernel, &terms.owner, terminal);
         let report = Report::new(&host, &look);
         match self.output {
             Output::Json => print_json(&report)?,

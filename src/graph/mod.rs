@@ -1,6 +1,6 @@
 //! A topology as a picture: its nodes in their underlay subnets, what joins them, and the overlay subnets behind them.
 //!
-//! [`draw`] makes a [`Picture`] of a topology, a value that knows nothing of places and colours, and writes it in one of
+//! [`draw`] makes a picture of a topology, a value that knows nothing of places and colours, and writes it in one of
 //! three formats. The same file gives the same bytes.
 
 mod dot;

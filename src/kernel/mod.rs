@@ -3,6 +3,7 @@
 mod address;
 mod execute;
 mod link;
+mod monitor;
 mod netns;
 #[cfg(test)]
 pub(crate) mod roundtrip;
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 use crate::plan::{Outcome, Plan};
 use crate::state::{InterfaceName, Observed};
+pub use monitor::{Monitor, News};
 pub use snapshot::Extent;
 use socket::Channel;
 
@@ -116,6 +118,11 @@ impl Kernel {
     /// Whether the kernel itself filters dumps, so that other programs' routes cost nothing.
     pub fn filters_dumps(&self) -> bool {
         self.channel.filters_dumps()
+    }
+
+    /// The number by which the kernel knows this connection, and marks what it does.
+    fn port(&self) -> u32 {
+        self.channel.port()
     }
 
     /// One snapshot.

@@ -84,6 +84,16 @@ impl Channel {
         })
     }
 
+    /// The socket's address.
+    pub(super) fn port(&self) -> u32 {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        match self.socket.get_address(&mut address) {
+            Ok(()) => address.port_number(),
+            // The kernel's own number, which nobody's change has: nothing is left out.
+            Err(_) => u32::MAX,
+        }
+    }
+
     /// Whether the kernel itself filters dumps.
     pub(super) fn filters_dumps(&self) -> bool {
         self.strict

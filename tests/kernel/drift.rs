@@ -6,7 +6,7 @@ use crate::world::{Seen, World, assert_same, trials};
 
 trials![every_damage, alias_removed, route_taken_over];
 
-const TOPOLOGY: &str = "
+pub const TOPOLOGY: &str = "
 version: 1
 name: hq
 tunnels:
@@ -27,7 +27,7 @@ routes:
 ";
 
 /// What is done by hand, and how `tun1` stands then.
-const DAMAGES: [(&str, &str); 21] = [
+pub const DAMAGES: [(&str, &str); 21] = [
     ("link del tun1", "missing"),
     ("link set tun1 down", "drifted"),
     ("link set tun1 mtu 1300", "drifted"),
@@ -64,7 +64,7 @@ const DAMAGES: [(&str, &str); 21] = [
 ];
 
 /// Without indices, which a tunnel that was made anew can't have kept, and in no order.
-fn regardless_of_index(mut seen: Seen) -> Seen {
+pub fn regardless_of_index(mut seen: Seen) -> Seen {
     for link in &mut seen.links {
         if let Some(map) = link.as_object_mut() {
             map.remove("ifindex");

@@ -19,6 +19,7 @@ mod random;
 mod scale;
 mod seed;
 mod traffic;
+mod watch;
 mod world;
 
 use std::path::Path;
@@ -62,17 +63,13 @@ fn trials() -> Vec<Trial> {
             lock::trials(),
             netns::trials(),
             scale::trials(),
-        ]
-    };
-    let other = || {
-        [
             export::trials(),
             kill::trials(),
             traffic::trials(),
-            fleet::trials(),
-            random::trials(),
+            watch::trials(),
         ]
     };
+    let other = || [fleet::trials(), random::trials()];
     match std::env::var(HALF).as_deref() {
         Ok("1") => one().into_iter().flatten().collect(),
         Ok("2") => other().into_iter().flatten().collect(),

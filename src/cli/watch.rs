@@ -1,0 +1,126 @@
+//! `tunnelform watch`.
+
+use std::time::Duration;
+
+use tunnelform::kernel::Kernel;
+use tunnelform::topology::{Host, Topology};
+use tunnelform::watch::{Contents, OnExit, Options, Origin, watch};
+
+use super::input::{Input, NodeChoice};
+use super::{DONE, Failure, Result, require_privilege};
+
+/// Keep the host as the topology says: follow the file and the kernel until a signal ends it.
+///
+/// SIGHUP reads the file and makes a pass at once; SIGTERM and SIGINT end it and leave the network as it is.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tunnelform watch /etc/tunnelform/hq.yaml\n  tunnelform watch --resync 1m --log-format json \
+                        /etc/tunnelform\n\nExit codes: 0 ended by a signal, 1 error."
+)]
+pub(super) struct Watch {
+    #[command(flatten)]
+    input: Input,
+    #[command(flatten)]
+    node: NodeChoice,
+    /// Work in the network namespace that `ip netns` calls so.
+    #[arg(long, value_name = "NAME")]
+    netns: Option<String>,
+    /// How often to look although nothing was told, such as 5m.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    resync: Duration,
+    /// How long the file must be left alone before it is read.
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration)]
+    debounce: Duration,
+    /// Seconds to wait for another run in the same namespace.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lock_timeout: u64,
+    /// Take over tunnels, addresses and routes that exist without our mark.
+    #[arg(long)]
+    adopt: bool,
+    /// Let a topology that holds nothing delete everything that is ours.
+    #[arg(long)]
+    allow_empty: bool,
+    /// What becomes of the network at the end.
+    #[arg(long, value_enum, default_value_t)]
+    on_exit: AtEnd,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum AtEnd {
+    /// It stays as it is.
+    #[default]
+    Leave,
+    /// What the topology owns is taken away.
+    Destroy,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: an object a line.
+    Json,
+}
+
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it must be more than nothing".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write it as 300ms, 10s or 5m")),
+    }
+}
+
+impl Watch {
+    pub(super) fn run(self) -> Result {
+        if self.input.is_stdin() {
+            return Err(Failure(
+                "standard input can't be followed: name a file".into(),
+            ));
+        }
+        require_privilege()?;
+        let options = Options {
+            path: self.input.file.clone(),
+            netns: self.netns,
+            resync: self.resync,
+            debounce: self.debounce,
+            lock_timeout: Duration::from_secs(self.lock_timeout),
+            adopt: self.adopt,
+            allow_empty: self.allow_empty,
+            on_exit: match self.on_exit {
+                AtEnd::Leave => OnExit::Leave,
+                AtEnd::Destroy => OnExit::Destroy,
+            },
+        };
+        let file = File {
+            input: self.input,
+            node: self.node,
+        };
+        watch(&options, file)?;
+        Ok(DONE)
+    }
+}
+
+struct File {
+    input: Input,
+    node: NodeChoice,
+}
+
+impl Origin for File {
+    fn name(&self) -> String {
+        self.input.name()
+    }
+
+    fn read(&self) -> std::result::Result<Contents, String> {
+        self.input.read().map_err(|Failure(message)| message)
+    }
+
+    fn host(&self, topology: &Topology, kernel: &mut Kernel) -> std::result::Result<Host, String> {
+        let host = self.node.host(topology, kernel);
+        host.map_err(|Failure(message)| message)
+    }
+}

@@ -1,0 +1,255 @@
+//! When to read the topology again. Any event near it means "read and compare": which one it was tells nothing, as an
+//! editor renames, a ConfigMap swaps a symbolic link, and a directory comes back as another.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::fs::statfs;
+
+/// File systems that tell nobody of what others change (`include/uapi/linux/magic.h`): NFS, SMB, CIFS, 9P, FUSE, AFS,
+/// Ceph, and User-mode Linux's hostfs.
+const SILENT: [u32; 9] = [
+    0x6969,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x0102_1997,
+    0x6573_5546,
+    0x5346_414f,
+    0x00c3_6400,
+    0x00c0_ffee,
+];
+/// How often a file is read that nobody tells of.
+const POLL: Duration = Duration::from_secs(2);
+/// Symbolic links that lead to one another, at most (the kernel's own limit).
+const MOST_LINKS: usize = 40;
+
+/// The directories from which a topology may change.
+pub struct Files {
+    path: PathBuf,
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+    /// Why the files have to be read again and again.
+    silent: Option<String>,
+}
+
+impl Files {
+    /// Watches a file or directory. Events come as bytes in `wake`.
+    pub fn new(path: &Path, wake: UnixStream) -> Self {
+        let tell = move |_| {
+            // Full: the other end hasn't read the last one yet.
+            let _ = (&wake).write(&[0]);
+        };
+        let (watcher, silent) = match notify::recommended_watcher(tell) {
+            Ok(watcher) => (Some(watcher), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self {
+            path: path.to_owned(),
+            watcher,
+            watched: BTreeSet::new(),
+            silent,
+        }
+    }
+
+    /// Follows the path anew: links may lead elsewhere, directories may be others of the same name.
+    pub fn follow(&mut self) {
+        let wanted = directories(&self.path);
+        self.silent = wanted.iter().find_map(|directory| silent(directory));
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        for gone in self.watched.difference(&wanted) {
+            // It may be gone altogether.
+            let _ = watcher.unwatch(gone);
+        }
+        for directory in &wanted {
+            // Also what is watched already: under the same name there may be another directory now.
+            if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+                self.silent = Some(format!("{}: {error}", directory.display()));
+            }
+        }
+        self.watched = wanted;
+    }
+
+    /// Why events can't be relied on; `None`: they can.
+    pub fn silent(&self) -> Option<&str> {
+        self.silent.as_deref()
+    }
+
+    /// How often to look without an event.
+    pub fn poll(&self) -> Option<Duration> {
+        self.silent.is_some().then_some(POLL)
+    }
+}
+
+/// The directories in which something decides what `path` holds: its own, that of each link on the way, and the path
+/// itself where it is one. What doesn't exist is represented by the nearest that does.
+fn directories(path: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut way = vec![path.to_owned()];
+    if let Ok(entries) = std::fs::read_dir(path) {
+        found.insert(path.to_owned());
+        way.extend(
+            entries
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|entry| entry.is_symlink()),
+        );
+    }
+    let mut links = 0;
+    while let Some(path) = way.pop() {
+        let parent = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
+        };
+        found.extend(nearest(parent));
+        // Each part of the path may be a link: a ConfigMap's is in the middle.
+        for part in path.ancestors() {
+            if let Ok(target) = std::fs::read_link(part)
+                && links < MOST_LINKS
+            {
+                links += 1;
+                let rest = path.strip_prefix(part).unwrap_or(Path::new(""));
+                let base = part.parent().unwrap_or(Path::new("."));
+                let target = base.join(target);
+                way.push(if rest.as_os_str().is_empty() {
+                    target
+                } else {
+                    target.join(rest)
+                });
+            }
+        }
+    }
+    found
+}
+
+fn nearest(directory: &Path) -> Option<PathBuf> {
+    let mut candidates = directory.ancestors();
+    candidates.find(|path| path.is_dir()).map(Path::to_owned)
+}
+
+fn silent(directory: &Path) -> Option<String> {
+    let magic = statfs(directory).ok()?.f_type;
+    // As wide as the architecture has it.
+    let magic = u32::try_from(magic & 0xffff_ffff).ok()?;
+    SILENT.contains(&magic).then(|| {
+        format!(
+            "{} is on a file system that tells of no changes",
+            directory.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A topology's files in a place of their own, and what tells of changes.
+    struct Place {
+        directory: tempfile::TempDir,
+        files: Files,
+        woken: UnixStream,
+    }
+
+    impl Place {
+        fn new(name: &str, prepare: impl Fn(&Path)) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            prepare(directory.path());
+            let (wake, woken) = UnixStream::pair().unwrap();
+            wake.set_nonblocking(true).unwrap();
+            let mut files = Files::new(&directory.path().join(name), wake);
+            files.follow();
+            woken
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            Self {
+                directory,
+                files,
+                woken,
+            }
+        }
+
+        /// Something happens, and is told.
+        fn is_told(&mut self, act: impl Fn(&Path)) {
+            act(self.directory.path());
+            let mut buffer = [0; 64];
+            let read = (&self.woken).read(&mut buffer);
+            assert!(read.is_ok_and(|bytes| bytes > 0), "nothing was told");
+            // Until it's quiet: one deed may be several events.
+            self.woken
+                .set_read_timeout(Some(Duration::from_millis(100)))
+                .unwrap();
+            while (&self.woken).read(&mut buffer).is_ok_and(|bytes| bytes > 0) {}
+            self.woken
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            self.files.follow();
+        }
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn a_write_a_rename_a_deletion_and_a_return_are_told() {
+        let mut place = Place::new("hq.yaml", |d| write(&d.join("hq.yaml"), "a"));
+        place.is_told(|d| write(&d.join("hq.yaml"), "b"));
+        place.is_told(|d| {
+            write(&d.join(".hq.yaml.tmp"), "c");
+            fs::rename(d.join(".hq.yaml.tmp"), d.join("hq.yaml")).unwrap();
+        });
+        place.is_told(|d| fs::remove_file(d.join("hq.yaml")).unwrap());
+        place.is_told(|d| write(&d.join("hq.yaml"), "d"));
+    }
+
+    /// As the kubelet does it: the file is a link into `..data`, and that is a link that is swapped.
+    #[test]
+    fn a_swapped_link_is_told() {
+        let mut place = Place::new("hq.yaml", |d| {
+            fs::create_dir(d.join("..1")).unwrap();
+            write(&d.join("..1/hq.yaml"), "a");
+            symlink("..1", d.join("..data")).unwrap();
+            symlink("..data/hq.yaml", d.join("hq.yaml")).unwrap();
+        });
+        place.is_told(|d| {
+            fs::create_dir(d.join("..2")).unwrap();
+            write(&d.join("..2/hq.yaml"), "b");
+            symlink("..2", d.join("..data_tmp")).unwrap();
+            fs::rename(d.join("..data_tmp"), d.join("..data")).unwrap();
+        });
+        place.is_told(|d| write(&d.join("..2/hq.yaml"), "c"));
+    }
+
+    #[test]
+    fn a_directory_is_told_also_when_it_returns() {
+        let mut place = Place::new("hq.d/files", |d| {
+            fs::create_dir_all(d.join("hq.d/files")).unwrap();
+            write(&d.join("hq.d/files/1.yaml"), "a");
+        });
+        place.is_told(|d| write(&d.join("hq.d/files/2.yaml"), "b"));
+        place.is_told(|d| fs::remove_file(d.join("hq.d/files/1.yaml")).unwrap());
+        place.is_told(|d| fs::remove_dir_all(d.join("hq.d")).unwrap());
+        place.is_told(|d| fs::create_dir(d.join("hq.d")).unwrap());
+        place.is_told(|d| fs::create_dir(d.join("hq.d/files")).unwrap());
+        place.is_told(|d| write(&d.join("hq.d/files/1.yaml"), "c"));
+    }
+
+    #[test]
+    fn links_that_lead_in_circles_end() {
+        let directory = tempfile::tempdir().unwrap();
+        symlink("b", directory.path().join("a")).unwrap();
+        symlink("a", directory.path().join("b")).unwrap();
+        assert_eq!(directories(&directory.path().join("a")).len(), 1);
+    }
+}

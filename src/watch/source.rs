@@ -1,0 +1,150 @@
+//! The topology as it was last good, and what is wrong with the file since.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::kernel::Kernel;
+use crate::plan::Terms;
+use crate::topology::{Host, Parsed, Topology};
+
+/// Files by name, with what they hold.
+pub type Contents = Vec<(String, Vec<u8>)>;
+
+/// Where the topology comes from.
+pub trait Origin {
+    /// What it's called.
+    fn name(&self) -> String;
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Why they can't be read.
+    fn read(&self) -> Result<Contents, String>;
+
+    /// What the topology has for this host.
+    ///
+    /// # Errors
+    /// Why it isn't known which node this is.
+    fn host(&self, topology: &Topology, kernel: &mut Kernel) -> Result<Host, String>;
+}
+
+/// A topology that was read without an error.
+pub struct Good {
+    /// This host's part.
+    pub host: Host,
+    /// Whose objects, and what of them.
+    pub terms: Terms,
+}
+
+/// What reading again has brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Loaded {
+    /// The files hold what they held.
+    Same,
+    /// Another topology is in force.
+    New,
+    /// The files are no good; what was in force stays so.
+    Bad,
+}
+
+/// The topology in force.
+pub struct Source<O> {
+    origin: O,
+    adopt: bool,
+    allow_empty: bool,
+    digest: Option<u64>,
+    good: Option<Good>,
+    error: Option<String>,
+}
+
+impl<O: Origin> Source<O> {
+    pub(super) fn new(origin: O, adopt: bool, allow_empty: bool) -> Self {
+        Self {
+            origin,
+            adopt,
+            allow_empty,
+            digest: None,
+            good: None,
+            error: None,
+        }
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.origin.name()
+    }
+
+    pub(super) fn good(&self) -> Option<&Good> {
+        self.good.as_ref()
+    }
+
+    /// What is wrong with the files; `None`: what is in force is what they hold.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Reads the files again. What can't be read, or holds nothing, never replaces what is in force.
+    pub(super) fn load(&mut self, kernel: &mut Kernel) -> Loaded {
+        let read = self.origin.read();
+        // An error may go away without the files being others: a node finds out who it is once it has its address.
+        let digest = digest(&read);
+        if self.digest == Some(digest) && self.error.is_none() {
+            return Loaded::Same;
+        }
+        let before = self.digest.replace(digest);
+        match read.and_then(|contents| self.parse(contents, kernel)) {
+            Ok(good) => {
+                self.error = None;
+                self.good = Some(good);
+                Loaded::New
+            }
+            Err(error) => {
+                let known = before == Some(digest) && self.error.as_ref() == Some(&error);
+                self.error = Some(error);
+                if known { Loaded::Same } else { Loaded::Bad }
+            }
+        }
+    }
+
+    fn parse(&self, contents: Contents, kernel: &mut Kernel) -> Result<Good, String> {
+        let Parsed { topology, warnings } = Topology::parse_files(&self.origin.name(), contents)
+            .map_err(|problems| problems.to_string())?;
+        for warning in warnings.located() {
+            tracing::warn!(
+                file = warning.file,
+                line = warning.line,
+                "{}",
+                warning.message
+            );
+        }
+        let host = self.origin.host(&topology, kernel)?;
+        if is_empty(&host) && !self.allow_empty {
+            return Err(format!(
+                "{} holds nothing for this host: everything of the owner {} would be deleted. --allow-empty lets it",
+                self.origin.name(),
+                topology.name
+            ));
+        }
+        let terms = Terms {
+            owner: topology.name.clone(),
+            protocol: topology.route_protocol.0,
+            adopt: self.adopt,
+            prune: true,
+        };
+        Ok(Good { host, terms })
+    }
+}
+
+fn is_empty(host: &Host) -> bool {
+    let Topology {
+        tunnels,
+        addresses,
+        routes,
+        ..
+    } = &host.topology;
+    tunnels.is_empty() && addresses.is_empty() && routes.is_empty() && host.peers().len() == 0
+}
+
+fn digest(read: &Result<Contents, String>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    read.hash(&mut hasher);
+    hasher.finish()
+}

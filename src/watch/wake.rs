@@ -1,0 +1,103 @@
+//! The one place where the daemon waits: for signals, for the file, for the kernel, for the time.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+use crate::kernel::Monitor;
+
+/// Two ends of a wire: what is written at one wakes the other.
+struct Wire {
+    near: UnixStream,
+    far: UnixStream,
+}
+
+impl Wire {
+    fn new() -> io::Result<Self> {
+        let (near, far) = UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        far.set_nonblocking(true)?;
+        Ok(Self { near, far })
+    }
+
+    /// Whether something has come; takes it.
+    fn has_come(&mut self) -> bool {
+        let mut buffer = [0; 256];
+        let mut come = false;
+        while self.near.read(&mut buffer).is_ok_and(|bytes| bytes > 0) {
+            come = true;
+        }
+        come
+    }
+}
+
+/// What may wake the daemon.
+pub(super) struct Wake {
+    file: Wire,
+    reload: Wire,
+    stop: Wire,
+}
+
+/// What has woken it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Woken {
+    pub(super) file: bool,
+    pub(super) kernel: bool,
+    pub(super) reload: bool,
+    pub(super) stop: bool,
+}
+
+impl Wake {
+    /// From here on SIGHUP, SIGTERM and SIGINT wake the daemon instead of ending it.
+    pub(super) fn new() -> io::Result<Self> {
+        let wake = Self {
+            file: Wire::new()?,
+            reload: Wire::new()?,
+            stop: Wire::new()?,
+        };
+        pipe::register(SIGHUP, wake.reload.far.try_clone()?)?;
+        for signal in [SIGTERM, SIGINT] {
+            pipe::register(signal, wake.stop.far.try_clone()?)?;
+        }
+        Ok(wake)
+    }
+
+    /// The end that tells of files.
+    pub(super) fn file_end(&self) -> io::Result<UnixStream> {
+        self.file.far.try_clone()
+    }
+
+    /// Sleeps until something happens, or for `limit`.
+    pub(super) fn wait(&mut self, monitor: Option<&Monitor>, limit: Duration) -> io::Result<Woken> {
+        let mut descriptors: Vec<BorrowedFd> = [&self.file, &self.reload, &self.stop]
+            .map(|wire| wire.near.as_fd())
+            .into();
+        descriptors.extend(monitor.map(AsFd::as_fd));
+        let mut polled: Vec<PollFd> = descriptors
+            .iter()
+            .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+            .collect();
+        let limit = Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        match poll(&mut polled, Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let kernel = polled
+            .get(3)
+            .is_some_and(|monitor| !monitor.revents().is_empty());
+        Ok(Woken {
+            file: self.file.has_come(),
+            kernel,
+            reload: self.reload.has_come(),
+            stop: self.stop.has_come(),
+        })
+    }
+}
