@@ -28,6 +28,9 @@ use wake::{Wake, Woken};
 const SETTLE: Duration = Duration::from_millis(10);
 /// A writer that never pauses is read after so many times the pause that would have been waited for.
 const MOST_PAUSES: u32 = 10;
+/// How long one attempt waits for another run in the namespace, and how long it is until the next.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often a file is tried that can't be used while there is nothing else.
 const UNTIL_GOOD: Duration = Duration::from_secs(5);
 /// Passes that find nothing to do take at most this part of the time: one tenth.
@@ -243,11 +246,12 @@ impl<O: Origin> Daemon<'_, O> {
         let Some(good) = self.source.good() else {
             return Ok(());
         };
-        let lock = match Lock::take(kernel.namespace(), self.options.lock_timeout) {
+        // Not for long at a time: the loop has other things to wait for.
+        let lock = match Lock::take(kernel.namespace(), LOCK_PATIENCE) {
             Ok(lock) => lock,
             Err(error) => {
                 self.reporter.put_off(&error.to_string());
-                self.due.pass_at(start + self.options.lock_timeout, trigger);
+                self.due.pass_at(start + AGAIN, trigger);
                 return Ok(());
             }
         };
@@ -262,11 +266,25 @@ impl<O: Origin> Daemon<'_, O> {
         match kept {
             Ok(kept) => self.passed(&kept, trigger, start),
             Err(reconcile::Error::Unmet(unmet)) => self.reporter.put_off(&unmet.to_string()),
-            Err(error) => return Err(error.into()),
+            Err(reconcile::Error::Kernel(error)) => {
+                self.reporter.put_off(&in_full(&error));
+                self.connect_again(kernel)?;
+                self.due.pass_at(Instant::now() + AGAIN, trigger);
+            }
         }
         let took = start.elapsed();
         self.due.rested = Instant::now() + took * IDLE_SHARE;
         self.tell();
+        Ok(())
+    }
+
+    /// The conversation with the kernel broke off: another one may do better.
+    fn connect_again(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
+        let netns = self.options.netns.as_deref();
+        *kernel = Kernel::open(netns)?;
+        if let Some(good) = self.source.good() {
+            self.monitor = Some(Monitor::open(netns, kernel, good.terms.protocol)?);
+        }
         Ok(())
     }
 
@@ -341,4 +359,10 @@ impl<O: Origin> Daemon<'_, O> {
         }
         Ok(())
     }
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
