@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::fs::statfs;
 
 /// File systems that tell nobody of what others change (`include/uapi/linux/magic.h`): NFS, SMB, CIFS, 9P, FUSE, AFS,
@@ -40,7 +41,10 @@ pub struct Files {
 impl Files {
     /// Watches a file or directory. Events come as bytes in `wake`.
     pub fn new(path: &Path, wake: UnixStream) -> Self {
-        let tell = move |_| {
+        let tell = move |event: notify::Result<Event>| {
+            if event.is_ok_and(|event| changes_nothing(event.kind)) {
+                return;
+            }
             // Full: the other end hasn't read the last one yet.
             let _ = (&wake).write(&[0]);
         };
@@ -85,6 +89,12 @@ impl Files {
     pub fn poll(&self) -> Option<Duration> {
         self.silent.is_some().then_some(POLL)
     }
+}
+
+/// Reading is told, too: our own would make us read for ever.
+fn changes_nothing(kind: EventKind) -> bool {
+    let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    kind.is_access() && kind != written
 }
 
 /// The directories in which something decides what `path` holds: its own, that of each link on the way, and the path
@@ -243,6 +253,26 @@ mod tests {
         place.is_told(|d| fs::create_dir(d.join("hq.d")).unwrap());
         place.is_told(|d| fs::create_dir(d.join("hq.d/files")).unwrap());
         place.is_told(|d| write(&d.join("hq.d/files/1.yaml"), "c"));
+    }
+
+    #[test]
+    fn reading_is_not_told() {
+        let place = Place::new("hq.yaml", |d| write(&d.join("hq.yaml"), "a"));
+        for _ in 0..3 {
+            assert_eq!(
+                fs::read(place.directory.path().join("hq.yaml")).unwrap(),
+                b"a"
+            );
+            let _ = directories(&place.directory.path().join("hq.yaml"));
+        }
+        place
+            .woken
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        assert!(
+            (&place.woken).read(&mut [0; 64]).is_err(),
+            "reading was told"
+        );
     }
 
     #[test]

@@ -100,14 +100,17 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         damping: Damping::default(),
         reporter: Reporter::default(),
         manager: Manager::new(),
-        due: Due::at_start(),
+        due: Due::at_start(options.resync),
     };
     loop {
-        let now = Instant::now();
-        if daemon.due.file.is_some_and(|file| file.at <= now) {
+        if daemon
+            .due
+            .file
+            .is_some_and(|file| file.at <= Instant::now())
+        {
             daemon.load(&mut kernel)?;
         }
-        if let Some(trigger) = daemon.due.trigger(now) {
+        if let Some(trigger) = daemon.due.trigger(Instant::now()) {
             daemon.pass(&mut kernel, trigger)?;
         }
         let limit = daemon.timeout();
@@ -149,7 +152,7 @@ struct Pause {
 }
 
 impl Due {
-    fn at_start() -> Self {
+    fn at_start(resync: Duration) -> Self {
         let now = Instant::now();
         Self {
             file: Some(Pause {
@@ -157,7 +160,7 @@ impl Due {
                 at: now,
             }),
             pass: None,
-            resync: now,
+            resync: now + resync,
             rested: now,
         }
     }
