@@ -112,7 +112,7 @@ impl Reporter {
         if !kept.rounds.is_empty() {
             tracing::info!(
                 trigger = %trigger,
-                took_ms = took.as_secs_f64() * 1e3,
+                took_ms = (took.as_secs_f64() * 1e4).round() / 10.0,
                 "{}",
                 summary(&counts, refused)
             );
