@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
@@ -19,6 +18,8 @@ use etherparse::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::session::{Complaint, Session, Step};
@@ -56,7 +57,7 @@ struct Engine {
     /// What tells this run's answers from others' with the same identifier.
     nonce: [u8; 8],
     slots: Vec<Option<Busy>>,
-    buffer: Vec<MaybeUninit<u8>>,
+    buffer: Vec<u8>,
 }
 
 /// A target that is being probed.
@@ -80,7 +81,7 @@ impl Engine {
             base: u16::try_from(random.hash_one(1) % 0xf000).unwrap_or(0),
             nonce: random.hash_one(2).to_be_bytes(),
             slots: (0..MOST_AT_ONCE).map(|_| None).collect(),
-            buffer: vec![MaybeUninit::uninit(); LARGEST],
+            buffer: vec![0; LARGEST],
         })
     }
 
@@ -244,7 +245,7 @@ impl Engine {
         let Some((header, icmp)) = icmp(packet) else {
             return;
         };
-        let Some(mut complaint) = complaint(&icmp.icmp_type(), header.source_addr()) else {
+        let Some(mut complaint) = complaint(&icmp.icmp_type(), &speaker(&header)) else {
             return;
         };
         let Some(quoted) = quoted(icmp.payload()) else {
@@ -269,6 +270,9 @@ fn open(device: Option<InterfaceName>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
     socket.set_nonblocking(true)?;
     socket.set_header_included_v4(true)?;
+    // What the kernel remembers of a path's MTU must not count, else a packet of the size in question is refused
+    // before it is sent (`ip_skb_dst_mtu` in `include/net/ip.h`).
+    set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
     if let Some(device) = device {
         socket.bind_device(Some(device.as_bytes()))?;
     }
@@ -277,10 +281,9 @@ fn open(device: Option<InterfaceName>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn receive<'a>(socket: &Socket, buffer: &'a mut [MaybeUninit<u8>]) -> Option<&'a [u8]> {
-    let length = socket.recv(buffer).ok()?;
-    // SAFETY: recv has written that many bytes at the start.
-    Some(unsafe { buffer[..length].assume_init_ref() })
+fn receive<'a>(socket: &Socket, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let (length, _) = recv(socket, &mut *buffer, RecvFlags::empty()).ok()?;
+    Some(&buffer[..length])
 }
 
 /// An echo request of `size` bytes with its IPv4 header, whose source and checksum the kernel fills in.
@@ -347,7 +350,15 @@ fn quoted(packet: &[u8]) -> Option<Quoted> {
     }
 }
 
-fn complaint(kind: &Icmpv4Type, from: Ipv4Addr) -> Option<Complaint> {
+/// Who complains. What the kernel here has to say comes from the address that it goes to.
+fn speaker(header: &Ipv4HeaderSlice) -> String {
+    match header.source_addr() {
+        from if from == header.destination_addr() => "this host's kernel".into(),
+        from => from.to_string(),
+    }
+}
+
+fn complaint(kind: &Icmpv4Type, from: &str) -> Option<Complaint> {
     let (what, fits, too_large) = match kind {
         Icmpv4Type::DestinationUnreachable(unreachable) => {
             let (what, fits) = in_words(unreachable);
@@ -440,8 +451,9 @@ mod tests {
 
     #[test]
     fn complaints_have_words() {
-        let says =
-            |unreachable| complaint(&Icmpv4Type::DestinationUnreachable(unreachable), TO).unwrap();
+        let says = |unreachable| {
+            complaint(&Icmpv4Type::DestinationUnreachable(unreachable), "10.1.0.2").unwrap()
+        };
         let large = says(DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 });
         assert_eq!(
             large.text,

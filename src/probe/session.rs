@@ -194,7 +194,8 @@ impl Session {
                 if let Some(size) = complaint.fits {
                     search.hint(size);
                 }
-                self.too_large = Some(complaint.text);
+                // The first to say so is where it is narrow; then the kernel here has learnt it.
+                self.too_large.get_or_insert(complaint.text);
             }
             // As good as silence: another try follows.
             Phase::Searching { .. } => {}
