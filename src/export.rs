@@ -274,6 +274,7 @@ fn written(ipip: &Ipip, tunnel: &state::Tunnel) -> Tunnel {
         fwmark: Some(*fwmark).filter(|mark| *mark != 0),
         mtu: Some(Mtu::Bytes(*mtu)),
         state: Some(*state).filter(|state| *state == AdminState::Down),
+        probe: None,
         addresses: Vec::new(),
         routes: Vec::new(),
     }

@@ -4,7 +4,7 @@
 //! should have; [`kernel`] observes the state that it has, in the same types; [`plan`] compares the two and orders what
 //! differs; [`kernel`] carries the plan out; [`reconcile`] is that pass, once round. [`lock`] keeps two passes apart, and
 //! [`watch`] makes a pass whenever something may have changed.
-//! [`graph`] draws what was read.
+//! [`graph`] draws what was read, and [`probe`] asks the hosts at the tunnels' other ends whether they are there.
 //!
 //! `topology`, `state`, `desired`, `plan` and `graph` are pure: no netlink, no files, no clock. Ownership lives on the
 //! kernel's objects themselves (a tunnel's alias, a route's protocol), so there is no state file, and a crash at any
@@ -20,6 +20,7 @@ pub mod graph;
 pub mod kernel;
 pub mod lock;
 pub mod plan;
+pub mod probe;
 pub mod reconcile;
 pub mod source;
 pub mod state;

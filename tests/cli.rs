@@ -11,11 +11,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tunnelform");
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "validate",
     "apply",
     "destroy",
     "status",
+    "probe",
     "watch",
     "doctor",
     "diff",

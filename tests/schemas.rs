@@ -75,6 +75,11 @@ fn state_schema_is_current() {
 }
 
 #[test]
+fn probe_schema_is_current() {
+    is_current("probe", "probe.schema.json");
+}
+
+#[test]
 fn plan_schema_is_current() {
     is_current("plan", "plan.schema.json");
 }
@@ -106,7 +111,7 @@ fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
 
 #[test]
 fn every_key_has_a_description() {
-    for of in ["topology", "plan", "fleet-plan", "state"] {
+    for of in ["topology", "plan", "fleet-plan", "state", "probe"] {
         let mut found = Vec::new();
         undescribed(&schema(of), of, &mut found);
         assert!(found.is_empty(), "no doc comment: {found:#?}");
@@ -160,6 +165,8 @@ fn schema_and_program_agree() {
             "name: t\naddresses: {lo: [10.0.0.1, {address: 10.0.0.2/32, scope: host}]}",
             true,
         ),
+        ("name: t\ndefaults: {probe: {interval: 5s}}", true),
+        ("name: t\ndefaults: {probe: {target: 10.0.0.2}}", false),
         ("name: t\naddresses: {lo: [localhost]}", false),
         ("name: t\naddresses: {lo: [{peer: 10.0.0.1}]}", false),
         (
@@ -196,6 +203,16 @@ fn schema_and_program_agree() {
             ("mtu: auto", true),
             ("state: on", false),
             ("colour: red", false),
+            ("probe: {}", true),
+            (
+                "probe: {interval: 1m 30s, timeout: 300ms, count: 5, target: 10.10.100.2}",
+                true,
+            ),
+            ("probe: {interval: 10}", false),
+            ("probe: {timeout: soon}", false),
+            ("probe: {count: 0}", false),
+            ("probe: {target: b}", false),
+            ("probe: 10s", false),
         ]
         .map(|(option, good)| (tunnel(option), good)),
     )

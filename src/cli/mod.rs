@@ -8,6 +8,7 @@ mod generate;
 mod graph;
 mod input;
 mod offline;
+mod probe;
 mod render;
 mod status;
 mod validate;
@@ -50,12 +51,14 @@ Examples:
   tunnelform apply --dry-run hq.yaml  show what would change
   tunnelform apply hq.yaml            change it
   tunnelform status hq.yaml           show how it stands
+  tunnelform probe hq.yaml            ask the peers whether they are there
   tunnelform watch hq.yaml            keep it so, as a daemon
   tunnelform destroy hq.yaml          take it all away again
   tunnelform diff old.yaml new.yaml   show what a change of the file changes on each node
   tunnelform graph fleet.yaml         draw it
 
-Exit codes: 0 done, 1 error, 2 wrong arguments (with --detailed-exitcode: changes).";
+Exit codes: 0 done, 1 error, 2 wrong arguments (with --detailed-exitcode: changes; probe: a peer
+doesn't answer).";
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Color {
@@ -82,6 +85,7 @@ enum Command {
     Apply(apply::Apply),
     Destroy(apply::Destroy),
     Status(status::Status),
+    Probe(probe::Probe),
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Diff(diff::Diff),
@@ -154,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Apply(command) => command.run(&terminal),
         Command::Destroy(command) => command.run(&terminal),
         Command::Status(command) => command.run(&terminal),
+        Command::Probe(command) => command.run(&terminal),
         Command::Watch(command) => command.run(),
         Command::Doctor(command) => command.run(&terminal),
         Command::Diff(command) => command.run(&terminal),

@@ -9,6 +9,8 @@ mod fleet;
 mod host;
 mod merge;
 mod mesh;
+mod peer;
+mod probe;
 mod scalar;
 mod schema;
 #[cfg(test)]
@@ -27,6 +29,8 @@ pub use entry::{Address, NextHop, Route, Short};
 pub use fleet::{Links, Members, Mesh, Node, Style, Subnet, Underlay};
 pub use host::{Host, PeerRoute, Way};
 pub use mesh::{Fleet, Graph};
+pub use peer::Peer;
+pub use probe::{Count, Interval, Probe, ProbeTarget, Timeout};
 pub use scalar::{
     Destination, Ip, Label, Mtu, Name, Owner, Prefix, Protocol, RouteTos, Table, Version,
 };
@@ -106,6 +110,9 @@ pub struct Tunnel {
     /// `up` or `down`. A tunnel that is down has no routes. Default: `up`. `ip link set … up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<AdminState>,
+    /// How the tunnel is probed: `tunnelform probe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     /// Addresses of the tunnel device.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Short<Address>>,
@@ -311,6 +318,7 @@ impl Tunnel {
             fwmark,
             mtu,
             state,
+            probe,
             addresses,
             routes,
         } = self;
@@ -326,6 +334,7 @@ impl Tunnel {
             fwmark: fwmark.or(general.fwmark),
             mtu: mtu.or(general.mtu),
             state: state.or(general.state),
+            probe: probe::merge(probe, general.probe),
             addresses,
             routes,
         }

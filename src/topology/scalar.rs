@@ -99,6 +99,16 @@ macro_rules! deserialize_by {
 deserialize_by!(WordVisitor: InterfaceName, Owner, Name, Subnet, Destination, Ip, Prefix, Label);
 deserialize_by!(NumberVisitor: Version, Ttl, Tos, Mtu, Table, Protocol, RouteTos, Scope);
 
+/// Reads a value that is written as one word, where its module isn't this one.
+pub(super) fn word<'de, T: Word, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_any(WordVisitor(PhantomData))
+}
+
+/// Reads a value that is written as a number, where its module isn't this one.
+pub(super) fn number<'de, T: Number, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_any(NumberVisitor(PhantomData))
+}
+
 /// Schemas of the words: a string with a pattern that catches the commonest slips in an editor.
 macro_rules! word_schema {
     ($($type:ident $pattern:literal $description:literal),+ $(,)?) => {$(

@@ -6,7 +6,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use super::{FromWord, Short, Topology, Tunnel};
+use super::{FromWord, Probe, Short, Topology, Tunnel};
 
 impl Topology {
     /// JSON Schema of the format.
@@ -36,6 +36,7 @@ pub(super) fn defaults(generator: &mut SchemaGenerator) -> Schema {
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.remove("addresses");
         properties.remove("routes");
+        properties.insert("probe".into(), probe_of_many(generator));
     }
     schema.insert(
         "description".into(),
@@ -56,6 +57,19 @@ pub(super) fn mesh_tunnel(generator: &mut SchemaGenerator) -> Schema {
         "Options of the mesh's tunnels.".into(),
     );
     schema
+}
+
+/// A probe without the one host that it goes to.
+fn probe_of_many(generator: &mut SchemaGenerator) -> Value {
+    let mut schema = Probe::json_schema(generator);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.remove("target");
+    }
+    schema.insert(
+        "description".into(),
+        "How the tunnels are probed: `tunnelform probe`.".into(),
+    );
+    schema.to_value()
 }
 
 /// The words that are read; what the kernel shows has more.

@@ -17,7 +17,7 @@ trials![
     a_node_finds_itself
 ];
 
-const NODES: usize = 5;
+pub const NODES: usize = 5;
 
 /// The number of a node's underlay network: 1 and 2 are in the first, the others in the second.
 fn network(node: usize) -> usize {
@@ -39,16 +39,16 @@ fn text(address: [u8; 4]) -> String {
 }
 
 /// What the underlay has, before any tunnel.
-struct Site {
+pub struct Site {
     router: Host,
     /// By number, from 1.
-    nodes: BTreeMap<usize, Host>,
+    pub nodes: BTreeMap<usize, Host>,
     pods: BTreeMap<usize, Host>,
     _world: World,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let world = World::new();
         let router = world.host("router");
         router.ip(
@@ -90,7 +90,7 @@ impl Site {
 
     /// Every node takes its part. The plans, by node.
     #[track_caller]
-    fn apply(&self, fleet: &str) -> BTreeMap<usize, Plan> {
+    pub fn apply(&self, fleet: &str) -> BTreeMap<usize, Plan> {
         let plans = self.nodes.iter();
         plans
             .map(|(number, node)| (*number, node.apply(fleet)))
@@ -129,7 +129,7 @@ impl Site {
 }
 
 /// The fleet's file: its nodes, and a mesh.
-fn fleet(mesh: &str) -> String {
+pub fn fleet(mesh: &str) -> String {
     let lines = (1..=NODES).map(|number| node_line(number, underlay(number), number));
     write_fleet(lines, mesh)
 }

@@ -15,6 +15,7 @@ mod lock;
 mod mtu;
 mod netns;
 mod ownership;
+mod probe;
 mod random;
 mod scale;
 mod seed;
@@ -67,6 +68,7 @@ fn trials() -> Vec<Trial> {
             kill::trials(),
             traffic::trials(),
             watch::trials(),
+            probe::trials(),
         ]
     };
     let other = || [fleet::trials(), random::trials()];

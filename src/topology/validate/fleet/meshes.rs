@@ -236,5 +236,12 @@ impl Check<'_> {
             let message = format!("the mesh gives its tunnels their `{key}`");
             self.error(&path.key("tunnel").key(key), &message, "leave it out");
         }
+        if tunnel.probe.is_some_and(|probe| probe.target.is_some()) {
+            self.error(
+                &path.key("tunnel").key("probe").key("target"),
+                "each of the mesh's tunnels is probed at its own peer, not at one `target`",
+                "leave it out",
+            );
+        }
     }
 }
