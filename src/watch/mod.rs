@@ -111,7 +111,8 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         if daemon.due.file.is_some_and(|file| file.at <= now) {
             daemon.load(&mut kernel)?;
         }
-        if let Some(trigger) = daemon.due.trigger(now) {
+        // The file may have made one that is due since.
+        if let Some(trigger) = daemon.due.trigger(Instant::now()) {
             daemon.pass(&mut kernel, trigger)?;
         }
         let limit = daemon.timeout();

@@ -10,6 +10,7 @@ mod effects;
 mod export;
 mod failure;
 mod fleet;
+mod follow;
 mod kill;
 mod lock;
 mod mtu;
@@ -18,6 +19,7 @@ mod ownership;
 mod random;
 mod scale;
 mod seed;
+mod soak;
 mod traffic;
 mod watch;
 mod world;
@@ -69,7 +71,14 @@ fn trials() -> Vec<Trial> {
             watch::trials(),
         ]
     };
-    let other = || [fleet::trials(), random::trials()];
+    let other = || {
+        [
+            fleet::trials(),
+            random::trials(),
+            follow::trials(),
+            soak::trials(),
+        ]
+    };
     match std::env::var(HALF).as_deref() {
         Ok("1") => one().into_iter().flatten().collect(),
         Ok("2") => other().into_iter().flatten().collect(),
