@@ -360,7 +360,8 @@ impl<O: Origin> Daemon<'_, O> {
     fn passed(&mut self, kept: &Kept, trigger: Trigger, start: Instant) {
         self.reporter
             .pass(kept, trigger, start.elapsed(), &mut self.damping);
-        if let Some(turn) = self.damping.next_turn(Instant::now()) {
+        // Also what was still held when the pass began and isn't any more.
+        if let Some(turn) = self.damping.next_turn(start) {
             self.due.pass_at(turn, Trigger::Retry);
         }
     }
