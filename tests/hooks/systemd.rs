@@ -60,14 +60,15 @@ fn the_units_can_do_little_else() {
     }
 }
 
-/// systemd itself starts, reloads and stops it, inside the sandbox that the unit asks for.
+/// systemd itself starts, reloads and stops them, inside the sandbox that each unit asks for.
 #[test]
-fn systemd_runs_the_unit() {
+fn systemd_runs_the_units() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut boot = Command::new(tests.join("with-ipip"));
     boot.arg(tests.join("hooks/under-systemd"))
         .arg(TUNNELFORM)
         .arg(examples().join("systemd/tunnelform.service"))
+        .arg(examples().join("systemd/tunnelform-watch.service"))
         .arg(examples().join("two-sites.yaml"))
         .env("TUNNELFORM_UML", "1")
         .env("TUNNELFORM_KERNEL_TIMEOUT", "300");
@@ -82,6 +83,12 @@ fn systemd_runs_the_unit() {
         "still: netns-",
         "Done: 3 created, 0 changed, 0 replaced, 0 deleted.\n",
         "No changes.\n",
+        "daemon: active, success, in sync: 1 tunnels",
+        "daemon's CapEff:\t0000000000001000\n",
+        "mended: to-rome",
+        "daemon reload: active, success\n",
+        "daemon stop: inactive, success\n",
+        "left: to-rome",
     ]
     .into_iter()
     .fold(ran, |ran, expected| ran.says(expected));
