@@ -129,7 +129,7 @@ impl<O: Origin> Source<O> {
     fn parse(&self, contents: Contents, kernel: &mut Kernel, warn: bool) -> Result<Good, String> {
         let Parsed { topology, warnings } = Topology::parse_files(&self.origin.name(), contents)
             .map_err(|problems| problems.to_string())?;
-        for warning in warnings.located().into_iter().filter(|_| warn) {
+        for warning in warnings.located().filter(|_| warn) {
             tracing::warn!(
                 file = warning.file,
                 line = warning.line,

@@ -203,7 +203,7 @@ fn a_routing_daemon_costs_nothing() {
 
 /// All at once, at random; when it's over, the host is as the file says, and what isn't ours is as it was.
 fn drift_edits_kills_and_underlay_changes() {
-    const TIME: Duration = Duration::from_secs(50);
+    const TIME: Duration = Duration::from_secs(40);
     let seed = seed();
     let mut random = Random(seed);
     let world = World::new();

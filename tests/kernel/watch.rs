@@ -133,7 +133,7 @@ impl Daemon {
 
     /// Waits until it has said nothing for a while.
     pub fn says_nothing_more(&mut self) {
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(500)) {
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(250)) {
             self.heard.push(line);
         }
     }
