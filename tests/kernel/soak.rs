@@ -36,7 +36,7 @@ fn size(daemon: &Daemon) -> Size {
     };
     Size {
         descriptors: count("fd"),
-        kilobytes: field(&format!("{process}/status"), "VmRSS:"),
+        kilobytes: field(format!("{process}/status"), "VmRSS:"),
         threads: count("task"),
     }
 }
@@ -85,7 +85,7 @@ fn it_never_grows() {
     let mut daemon = Daemon::start_with(&host, SMALL, &["--debounce", "1ms"], &[]);
     daemon.says("pass: 1 created");
     let round = |daemon: &mut Daemon, number: u32| {
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             let wanted = 65 + number / 50 % 2;
             daemon.write(&SMALL.replace("64", &wanted.to_string()));
             wait_until("the file is followed", || ttl(&host) == Some(wanted.into()));
