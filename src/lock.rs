@@ -104,10 +104,11 @@ impl Presence {
     /// How it stands. Nobody is told where the disk is full.
     pub fn tell(&mut self, standing: &str) {
         let text = format!("{}\n{}\n{standing}\n", std::process::id(), self.topology);
+        // In this order there is always a process and a topology to read.
         let written = self
             .file
-            .set_len(0)
-            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+            .write_all_at(text.as_bytes(), 0)
+            .and_then(|()| self.file.set_len(text.len() as u64));
         if let Err(error) = written {
             tracing::debug!("can't write how it stands: {error}");
         }

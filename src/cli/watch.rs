@@ -67,9 +67,14 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// The longest time that can be asked for.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 fn duration(text: &str) -> std::result::Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("it must be more than nothing".into()),
+        // A clock can't count further than some point.
+        Ok(duration) if duration > LONGEST => Err("it must be a year at most".into()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}; write it as 300ms, 10s or 5m")),
     }

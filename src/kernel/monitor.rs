@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{SockFilter, SockRef};
 
 use super::{Error, Kernel, netns};
@@ -12,6 +13,9 @@ use super::{Error, Kernel, netns};
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 /// A router's burst of routes, of which the filter lets few through.
 const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// Messages read at once: whoever changes more than can be read doesn't keep the daemon from its work.
+const MOST_AT_ONCE: usize = 1 << 14;
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
@@ -56,13 +60,13 @@ impl Monitor {
         })
     }
 
-    /// Reads all that has been told so far. Never waits.
+    /// Reads what has been told so far, all but of a flood. Never waits.
     ///
     /// # Errors
     /// [`Error::Talk`].
     pub fn drain(&mut self) -> Result<News, Error> {
         let mut news = News::Nothing;
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             match self.socket.recv(&mut &mut self.buffer[..], 0) {
                 Ok(_) if news == News::Nothing => news = News::Change,
                 Ok(_) => {}
@@ -76,6 +80,7 @@ impl Monitor {
                 Err(error) => return Err(Error::Talk(error)),
             }
         }
+        Ok(news)
     }
 }
 
@@ -98,7 +103,9 @@ fn subscribe(port: u32, protocol: u8) -> io::Result<Socket> {
         .collect();
     options.attach_filter(&program)?;
     // Beyond the system's limit only with CAP_NET_ADMIN; without it there are more overruns, and so more snapshots.
-    let _ = options.set_recv_buffer_size(RECEIVE_BUFFER);
+    if set_socket_recv_buffer_size_force(descriptor, RECEIVE_BUFFER).is_err() {
+        let _ = options.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
     socket.bind(&SocketAddr::new(0, 0))?;
     for group in GROUPS {
         socket.add_membership(group)?;

@@ -82,6 +82,16 @@ impl Damping {
         });
     }
 
+    /// Something has changed, and it may be what a refused change was waiting for: it has its turn, though not more often
+    /// than once in the first wait. Changes that come all the time don't make it more often than that.
+    pub fn hurry(&mut self, now: Instant) {
+        for history in self.objects.values_mut() {
+            if history.cause == Cause::Refused {
+                history.until = history.until.min((history.last + FIRST).max(now));
+            }
+        }
+    }
+
     /// Another topology: what was tried before says nothing any more.
     pub fn forget(&mut self) {
         self.objects.clear();
@@ -145,6 +155,30 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
         damping.settled(|_| true, now);
         assert_eq!(damping.refused(object("a"), now, 0.5).as_secs(), 1);
+    }
+
+    #[test]
+    fn news_bring_a_turn_forward() {
+        let (mut damping, start) = (Damping::default(), Instant::now());
+        let mut now = start;
+        for _ in 0..5 {
+            now += damping.refused(object("a"), now, 0.5);
+        }
+        damping.refused(object("a"), now, 0.5);
+        damping.hurry(now);
+        assert_eq!(damping.next_turn(now), Some(now + FIRST));
+        now += FIRST * 2;
+        damping.refused(object("a"), now, 0.5);
+        now += FIRST * 2;
+        damping.hurry(now);
+        assert!(damping.held(now).is_empty());
+        // A fight isn't over because something happens: it's what happens.
+        for _ in 0..FREE_REPAIRS {
+            damping.repaired(object("b"), now);
+        }
+        let turn = damping.next_turn(now);
+        damping.hurry(now);
+        assert_eq!(damping.next_turn(now), turn);
     }
 
     #[test]

@@ -2,14 +2,13 @@
 //! editor renames, a ConfigMap swaps a symbolic link, and a directory comes back as another.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::statfs;
+use rustix::io::Errno;
 
 /// File systems that tell nobody of what others change (`include/uapi/linux/magic.h`): NFS, SMB, CIFS, 9P, FUSE, AFS,
 /// Ceph, and User-mode Linux's hostfs.
@@ -29,34 +28,51 @@ const POLL: Duration = Duration::from_secs(2);
 /// Symbolic links that lead to one another, at most (the kernel's own limit).
 const MOST_LINKS: usize = 40;
 
+/// What may make another topology. Not that a file was opened or read: the daemon does so itself, and in `/etc` everybody
+/// does.
+const CHANGES: WatchFlags = WatchFlags::ATTRIB
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::MOVE)
+    .union(WatchFlags::MOVE_SELF);
+
 /// The directories from which a topology may change.
 pub struct Files {
     path: PathBuf,
-    watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
+    inotify: OwnedFd,
+    /// The kernel's numbers of the directories that are watched: one that returns under its old name has another.
+    watched: BTreeSet<i32>,
     /// Why the files have to be read again and again.
     silent: Option<String>,
 }
 
 impl Files {
-    /// Watches a file or directory. Events come as bytes in `wake`.
-    pub fn new(path: &Path, wake: UnixStream) -> Self {
-        let tell = move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| changes_nothing(event.kind)) {
-                return;
-            }
-            // Full: the other end hasn't read the last one yet.
-            let _ = (&wake).write(&[0]);
-        };
-        let (watcher, silent) = match notify::recommended_watcher(tell) {
-            Ok(watcher) => (Some(watcher), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        Self {
+    /// Watches a file or directory.
+    ///
+    /// # Errors
+    /// Too many instances of inotify.
+    pub fn new(path: &Path) -> std::io::Result<Self> {
+        Ok(Self {
             path: path.to_owned(),
-            watcher,
+            inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             watched: BTreeSet::new(),
-            silent,
+            silent: None,
+        })
+    }
+
+    /// Whether something has changed; forgets it.
+    pub fn has_changed(&self) -> bool {
+        let mut buffer = [0; 4096];
+        let mut changed = false;
+        loop {
+            match rustix::io::read(&self.inotify, &mut buffer) {
+                Ok(_) => changed = true,
+                Err(Errno::INTR) => {}
+                Err(_) => return changed,
+            }
         }
     }
 
@@ -64,20 +80,23 @@ impl Files {
     pub fn follow(&mut self) {
         let wanted = directories(&self.path);
         self.silent = wanted.iter().find_map(|directory| silent(directory));
-        let Some(watcher) = &mut self.watcher else {
-            return;
-        };
-        for gone in self.watched.difference(&wanted) {
-            // It may be gone altogether.
-            let _ = watcher.unwatch(gone);
-        }
+        let mut watched = BTreeSet::new();
         for directory in &wanted {
             // Also what is watched already: under the same name there may be another directory now.
-            if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-                self.silent = Some(format!("{}: {error}", directory.display()));
+            match inotify::add_watch(&self.inotify, directory, CHANGES | WatchFlags::ONLYDIR) {
+                Ok(number) => {
+                    watched.insert(number);
+                }
+                Err(error) => {
+                    self.silent = Some(format!("{}: {error}", directory.display()));
+                }
             }
         }
-        self.watched = wanted;
+        for gone in self.watched.difference(&watched) {
+            // It may be gone altogether.
+            let _ = inotify::remove_watch(&self.inotify, *gone);
+        }
+        self.watched = watched;
     }
 
     /// Why events can't be relied on; `None`: they can.
@@ -91,10 +110,10 @@ impl Files {
     }
 }
 
-/// Reading is told, too: our own would make us read for ever.
-fn changes_nothing(kind: EventKind) -> bool {
-    let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
-    kind.is_access() && kind != written
+impl AsFd for Files {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
 }
 
 /// The directories in which something decides what `path` holds: its own, that of each link on the way, and the path
@@ -159,8 +178,9 @@ fn silent(directory: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Read;
     use std::os::unix::fs::symlink;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
 
@@ -168,42 +188,34 @@ mod tests {
     struct Place {
         directory: tempfile::TempDir,
         files: Files,
-        woken: UnixStream,
     }
 
     impl Place {
         fn new(name: &str, prepare: impl Fn(&Path)) -> Self {
             let directory = tempfile::tempdir().unwrap();
             prepare(directory.path());
-            let (wake, woken) = UnixStream::pair().unwrap();
-            wake.set_nonblocking(true).unwrap();
-            let mut files = Files::new(&directory.path().join(name), wake);
+            let mut files = Files::new(&directory.path().join(name)).unwrap();
             files.follow();
-            woken
-                .set_read_timeout(Some(Duration::from_secs(10)))
-                .unwrap();
-            Self {
-                directory,
-                files,
-                woken,
-            }
+            Self { directory, files }
         }
 
         /// Something happens, and is told.
         fn is_told(&mut self, act: impl Fn(&Path)) {
             act(self.directory.path());
-            let mut buffer = [0; 64];
-            let read = (&self.woken).read(&mut buffer);
-            assert!(read.is_ok_and(|bytes| bytes > 0), "nothing was told");
-            // Until it's quiet: one deed may be several events.
-            self.woken
-                .set_read_timeout(Some(Duration::from_millis(100)))
-                .unwrap();
-            while (&self.woken).read(&mut buffer).is_ok_and(|bytes| bytes > 0) {}
-            self.woken
-                .set_read_timeout(Some(Duration::from_secs(10)))
-                .unwrap();
+            assert!(self.hears(10), "nothing was told");
             self.files.follow();
+            // What came of following itself.
+            self.files.has_changed();
+        }
+
+        fn hears(&self, seconds: i64) -> bool {
+            let limit = Timespec {
+                tv_sec: seconds,
+                tv_nsec: 0,
+            };
+            let mut files = [PollFd::new(&self.files, PollFlags::IN)];
+            poll(&mut files, Some(&limit)).unwrap();
+            self.files.has_changed()
         }
     }
 
@@ -221,6 +233,19 @@ mod tests {
         });
         place.is_told(|d| fs::remove_file(d.join("hq.yaml")).unwrap());
         place.is_told(|d| write(&d.join("hq.yaml"), "d"));
+    }
+
+    /// Else the daemon would wake itself for ever.
+    #[test]
+    fn reading_is_not_told() {
+        let mut place = Place::new("hq.d", |d| {
+            fs::create_dir(d.join("hq.d")).unwrap();
+            write(&d.join("hq.d/1.yaml"), "a");
+        });
+        place.files.follow();
+        fs::read_dir(place.directory.path().join("hq.d")).unwrap();
+        fs::read(place.directory.path().join("hq.d/1.yaml")).unwrap();
+        assert!(!place.hears(0));
     }
 
     /// As the kubelet does it: the file is a link into `..data`, and that is a link that is swapped.
@@ -253,26 +278,6 @@ mod tests {
         place.is_told(|d| fs::create_dir(d.join("hq.d")).unwrap());
         place.is_told(|d| fs::create_dir(d.join("hq.d/files")).unwrap());
         place.is_told(|d| write(&d.join("hq.d/files/1.yaml"), "c"));
-    }
-
-    #[test]
-    fn reading_is_not_told() {
-        let place = Place::new("hq.yaml", |d| write(&d.join("hq.yaml"), "a"));
-        for _ in 0..3 {
-            assert_eq!(
-                fs::read(place.directory.path().join("hq.yaml")).unwrap(),
-                b"a"
-            );
-            let _ = directories(&place.directory.path().join("hq.yaml"));
-        }
-        place
-            .woken
-            .set_read_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
-        assert!(
-            (&place.woken).read(&mut [0; 64]).is_err(),
-            "reading was told"
-        );
     }
 
     #[test]

@@ -36,6 +36,10 @@ impl Manager {
     }
 
     pub(super) fn reloading(&mut self) {
+        // Who isn't ready yet isn't after a reload either.
+        if !self.ready {
+            return;
+        }
         self.reloading = true;
         match NotifyState::monotonic_usec_now() {
             Ok(now) => send(&[NotifyState::Reloading, now]),

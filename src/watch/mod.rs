@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::kernel::{self, Kernel, Monitor, News};
 use crate::lock::{self, Lock, Presence};
+use crate::plan::Terms;
 use crate::reconcile::{self, Goal, Kept};
+use crate::topology::Owner;
 use damping::Damping;
 use files::Files;
 use manager::Manager;
@@ -28,11 +30,12 @@ use wake::{Wake, Woken};
 const SETTLE: Duration = Duration::from_millis(10);
 /// A writer that never pauses is read after so many times the pause that would have been waited for.
 const MOST_PAUSES: u32 = 10;
-/// How long one attempt waits for another run in the namespace, and how long it is until the next.
-const LOCK_PATIENCE: Duration = Duration::from_millis(200);
-const AGAIN: Duration = Duration::from_secs(1);
 /// How often a file is tried that can't be used while there is nothing else.
 const UNTIL_GOOD: Duration = Duration::from_secs(5);
+/// How often another run's lock is tried. Waiting for it would be waiting for nothing else: no signal, no sign of life.
+const UNTIL_FREE: Duration = Duration::from_millis(100);
+/// How soon the kernel is asked again after a conversation broke off.
+const UNTIL_ANSWERED: Duration = Duration::from_secs(1);
 /// Passes that find nothing to do take at most this part of the time: one tenth.
 const IDLE_SHARE: u32 = 9;
 
@@ -90,7 +93,7 @@ pub enum Error {
 pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
     let mut kernel = Kernel::open(options.netns.as_deref())?;
     let mut wake = Wake::new().map_err(Error::Wait)?;
-    let files = Files::new(&options.path, wake.file_end().map_err(Error::Wait)?);
+    let files = Files::new(&options.path).map_err(Error::Wait)?;
     let mut daemon = Daemon {
         options,
         source: Source::new(origin, options.adopt, options.allow_empty),
@@ -100,21 +103,21 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         damping: Damping::default(),
         reporter: Reporter::default(),
         manager: Manager::new(),
-        due: Due::at_start(options.resync),
+        due: Due::at_start(),
+        locked_out: None,
     };
     loop {
-        if daemon
-            .due
-            .file
-            .is_some_and(|file| file.at <= Instant::now())
-        {
+        let now = Instant::now();
+        if daemon.due.file.is_some_and(|file| file.at <= now) {
             daemon.load(&mut kernel)?;
         }
+        // The file may have made one that is due since.
         if let Some(trigger) = daemon.due.trigger(Instant::now()) {
             daemon.pass(&mut kernel, trigger)?;
         }
         let limit = daemon.timeout();
-        let woken = wake.wait(daemon.monitor.as_ref(), limit);
+        let monitor = daemon.monitor.as_ref().map(|(_, monitor)| monitor);
+        let woken = wake.wait(&daemon.files, monitor, limit);
         match woken.map_err(Error::Wait)? {
             Woken { stop: true, .. } => return daemon.stop(&mut kernel),
             woken => daemon.note(woken)?,
@@ -126,13 +129,15 @@ struct Daemon<'a, O> {
     options: &'a Options,
     source: Source<O>,
     files: Files,
-    /// Since there is a topology, whose routes to listen for.
-    monitor: Option<Monitor>,
-    presence: Option<Presence>,
+    /// Since there is a topology, whose routes to listen for, of which protocol.
+    monitor: Option<(u8, Monitor)>,
+    presence: Option<(Owner, Presence)>,
     damping: Damping,
     reporter: Reporter,
     manager: Manager,
     due: Due,
+    /// Since when another run has held the lock.
+    locked_out: Option<Instant>,
 }
 
 /// What has to be done, and when.
@@ -149,27 +154,35 @@ struct Due {
 struct Pause {
     first: Instant,
     at: Instant,
+    /// Nobody told that the file has changed, nor that it's being written.
+    blind: bool,
+}
+
+impl Pause {
+    fn until(at: Instant, blind: bool) -> Self {
+        let first = at;
+        Self { first, at, blind }
+    }
 }
 
 impl Due {
-    fn at_start(resync: Duration) -> Self {
+    fn at_start() -> Self {
         let now = Instant::now();
         Self {
-            file: Some(Pause {
-                first: now,
-                at: now,
-            }),
+            file: Some(Pause::until(now, false)),
             pass: None,
-            resync: now + resync,
+            resync: now,
             rested: now,
         }
     }
 
     fn file_changed(&mut self, debounce: Duration) {
         let now = Instant::now();
-        let first = self.file.map_or(now, |pause| pause.first);
+        let writing = self.file.filter(|pause| !pause.blind);
+        let first = writing.map_or(now, |pause| pause.first);
         let at = (now + debounce).min(first + debounce * MOST_PAUSES);
-        self.file = Some(Pause { first, at });
+        let blind = false;
+        self.file = Some(Pause { first, at, blind });
     }
 
     fn pass_at(&mut self, at: Instant, trigger: Trigger) {
@@ -190,55 +203,96 @@ impl Due {
 impl<O: Origin> Daemon<'_, O> {
     /// Reads the file again; a new topology is applied at once.
     fn load(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
-        self.due.file = None;
+        let pause = self.due.file.take();
+        if pause.is_some_and(|pause| pause.blind) && !self.source.is_settled() {
+            self.due.file = Some(Pause::until(Instant::now() + self.options.debounce, true));
+            return Ok(());
+        }
         // First, so that what changes while it's read is told.
         self.files.follow();
-        let before = self.source.good().map(|good| good.terms.clone());
+        let error_before = self.source.error().map(str::to_owned);
         match self.source.load(kernel) {
             Loaded::Same => {}
-            Loaded::New => {
-                self.damping.forget();
-                self.listen(kernel, before.map(|terms| terms.protocol))?;
-                self.due.pass_at(Instant::now(), Trigger::File);
-            }
-            Loaded::Bad => self.reporter.bad_file(
-                &self.source.name(),
-                self.source.error().unwrap_or_default(),
-                self.source.good().is_some(),
-            ),
+            Loaded::New => match self.listen(kernel) {
+                Ok(()) => {
+                    self.damping.forget();
+                    self.due.pass_at(Instant::now(), Trigger::File);
+                }
+                // Another daemon keeps what the file names now.
+                Err(Error::Lock(error)) => {
+                    let why = error.to_string();
+                    if !self.source.withdraw(why.clone()) {
+                        return Err(error.into());
+                    }
+                    if error_before != Some(why) {
+                        self.tell_bad_file();
+                    }
+                }
+                Err(error) => return Err(error),
+            },
+            Loaded::Bad => self.tell_bad_file(),
         }
         if let Some(why) = self.files.silent() {
             self.reporter.polls(why);
         }
-        let every = match self.source.good() {
-            Some(_) => self.files.poll(),
-            // What a node is may be known only once it has its address.
-            None => Some(UNTIL_GOOD),
-        };
-        if let Some(every) = every {
-            let at = Instant::now() + every;
-            self.due.file = Some(Pause { first: at, at });
+        // What a node is may be known only once it has its address.
+        let until_good = self.source.error().map(|_| UNTIL_GOOD);
+        if let Some(every) = self.files.poll().into_iter().chain(until_good).min() {
+            self.due.file = Some(Pause::until(Instant::now() + every, true));
         }
-        self.tell();
+        if self.source.good().is_none() || self.due.pass.is_none() {
+            self.tell();
+        }
         Ok(())
     }
 
-    /// Listens for the routes of the topology in force.
-    fn listen(&mut self, kernel: &mut Kernel, before: Option<u8>) -> Result<(), Error> {
+    fn tell_bad_file(&self) {
+        let error = self.source.error().unwrap_or_default();
+        let in_force = self.source.good().is_some();
+        let name = self.source.name();
+        self.reporter.bad_file(&name, error, in_force);
+    }
+
+    /// Listens for the routes of the topology in force, in its owner's name.
+    fn listen(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
         let Some(good) = self.source.good() else {
             return Ok(());
         };
-        let protocol = good.terms.protocol;
-        if before != Some(protocol) {
-            let netns = self.options.netns.as_deref();
-            self.monitor = Some(Monitor::open(netns, kernel, protocol)?);
+        let Terms {
+            owner, protocol, ..
+        } = &good.terms;
+        if self
+            .presence
+            .as_ref()
+            .is_none_or(|(known, _)| known != owner)
+        {
+            let presence = Presence::announce(kernel.namespace(), owner, &self.source.name())?;
+            self.presence = Some((owner.clone(), presence));
         }
-        self.presence = None;
-        self.presence = Some(Presence::announce(
-            kernel.namespace(),
-            &good.terms.owner,
-            &self.source.name(),
-        )?);
+        if self
+            .monitor
+            .as_ref()
+            .is_none_or(|(known, _)| known != protocol)
+        {
+            let monitor = Monitor::open(self.options.netns.as_deref(), kernel, *protocol)?;
+            self.monitor = Some((*protocol, monitor));
+        }
+        Ok(())
+    }
+
+    /// The conversation with the kernel broke off: begins another.
+    fn reconnect(&mut self, kernel: &mut Kernel, error: kernel::Error) -> Result<(), Error> {
+        let netns = self.options.netns.as_deref();
+        let again = Kernel::open(netns)?;
+        if again.namespace() != kernel.namespace() {
+            return Err(error.into());
+        }
+        *kernel = again;
+        self.monitor = None;
+        self.listen(kernel)?;
+        self.reporter.put_off(&error.to_string());
+        let at = Instant::now() + UNTIL_ANSWERED;
+        self.due.pass_at(at, Trigger::Retry);
         Ok(())
     }
 
@@ -249,52 +303,65 @@ impl<O: Origin> Daemon<'_, O> {
         let Some(good) = self.source.good() else {
             return Ok(());
         };
-        // Not for long at a time: the loop has other things to wait for.
-        let lock = match Lock::take(kernel.namespace(), LOCK_PATIENCE) {
+        let lock = match Lock::take(kernel.namespace(), Duration::ZERO) {
             Ok(lock) => lock,
             Err(error) => {
-                self.reporter.put_off(&error.to_string());
-                self.due.pass_at(start + AGAIN, trigger);
+                self.locked_out(&error, trigger, start);
                 return Ok(());
             }
         };
+        self.locked_out = None;
+        if matches!(trigger, Trigger::Kernel | Trigger::Overrun) {
+            self.damping.hurry(start);
+        }
         let held = self.damping.held(start);
         let monitor = &mut self.monitor;
         let kept = reconcile::keep(kernel, &good.host, &good.terms, held, |_| {
             // What was told until now is in the snapshot that follows.
-            monitor.as_mut().map_or(Ok(News::Nothing), Monitor::drain)?;
+            if let Some((_, monitor)) = monitor {
+                monitor.drain()?;
+            }
             Ok(())
         });
         drop(lock);
         match kept {
-            Ok(kept) => self.passed(&kept, trigger, start),
-            Err(reconcile::Error::Unmet(unmet)) => self.reporter.put_off(&unmet.to_string()),
-            Err(reconcile::Error::Kernel(error)) => {
-                self.reporter.put_off(&in_full(&error));
-                self.connect_again(kernel)?;
-                self.due.pass_at(Instant::now() + AGAIN, trigger);
+            Ok(kept) => {
+                self.passed(&kept, trigger, start);
+                if kept.rounds.is_empty() {
+                    self.due.rested = Instant::now() + start.elapsed() * IDLE_SHARE;
+                }
             }
+            Err(reconcile::Error::Unmet(unmet)) => self.reporter.put_off(&unmet.to_string()),
+            Err(reconcile::Error::Kernel(error)) => self.reconnect(kernel, error)?,
         }
-        let took = start.elapsed();
-        self.due.rested = Instant::now() + took * IDLE_SHARE;
         self.tell();
         Ok(())
     }
 
-    /// The conversation with the kernel broke off: another one may do better.
-    fn connect_again(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
-        let netns = self.options.netns.as_deref();
-        *kernel = Kernel::open(netns)?;
-        if let Some(good) = self.source.good() {
-            self.monitor = Some(Monitor::open(netns, kernel, good.terms.protocol)?);
+    /// Another run is at work: its lock is tried again soon, and said only when it takes long.
+    fn locked_out(&mut self, error: &lock::Error, trigger: Trigger, now: Instant) {
+        let since = *self.locked_out.get_or_insert(now);
+        let is_brief =
+            matches!(error, lock::Error::Held { .. }) && now - since < self.options.lock_timeout;
+        if !is_brief {
+            self.reporter.put_off(&match error {
+                lock::Error::Held { path, .. } => lock::Error::Held {
+                    path: path.clone(),
+                    waited: self.options.lock_timeout,
+                }
+                .to_string(),
+                error => error.to_string(),
+            });
+            self.tell();
         }
-        Ok(())
+        self.due.pass_at(now + UNTIL_FREE, trigger);
     }
 
     fn passed(&mut self, kept: &Kept, trigger: Trigger, start: Instant) {
         self.reporter
             .pass(kept, trigger, start.elapsed(), &mut self.damping);
-        if let Some(turn) = self.damping.next_turn(Instant::now()) {
+        // Also what was still held when the pass began and isn't any more.
+        if let Some(turn) = self.damping.next_turn(start) {
             self.due.pass_at(turn, Trigger::Retry);
         }
     }
@@ -306,17 +373,16 @@ impl<O: Origin> Daemon<'_, O> {
         }
         if woken.reload {
             self.manager.reloading();
-            self.due.file = Some(Pause {
-                first: now,
-                at: now,
-            });
+            self.due.file = Some(Pause::until(now, false));
+            // Whoever asks may have mended what was refused, or ended a fight.
+            self.damping.forget();
             self.due.pass_at(now, Trigger::Signal);
         }
         if woken.kernel {
-            let news = self
-                .monitor
-                .as_mut()
-                .map_or(Ok(News::Nothing), Monitor::drain)?;
+            let news = match &mut self.monitor {
+                Some((_, monitor)) => monitor.drain()?,
+                None => News::Nothing,
+            };
             let at = (now + SETTLE).max(self.due.rested);
             match news {
                 News::Nothing => {}
@@ -346,14 +412,20 @@ impl<O: Origin> Daemon<'_, O> {
             .reporter
             .words(&self.source.name(), self.source.error());
         self.manager.status(&words, self.reporter.is_ready());
-        if let Some(presence) = &mut self.presence {
+        if let Some((_, presence)) = &mut self.presence {
             presence.tell(&words);
         }
     }
 
     fn stop(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
         self.manager.stopping();
-        tracing::info!("stopping: the network stays as it is");
+        tracing::info!(
+            "stopping: {}",
+            match self.options.on_exit {
+                OnExit::Leave => "the network stays as it is",
+                OnExit::Destroy => "what the topology owns is taken away",
+            }
+        );
         if let (OnExit::Destroy, Some(good)) = (self.options.on_exit, self.source.good()) {
             let _lock = Lock::take(kernel.namespace(), self.options.lock_timeout)?;
             let goal = Goal::Nothing(Some(&good.host));
@@ -362,10 +434,4 @@ impl<O: Origin> Daemon<'_, O> {
         }
         Ok(())
     }
-}
-
-/// An error with its causes.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -118,7 +118,7 @@ impl Reporter {
             );
         }
         self.standing = standing(kept, damping);
-        self.ready |= refused == 0;
+        self.ready |= refused == 0 && kept.left.plan.changes.is_empty();
     }
 
     fn refused(&self, change: &Change, why: &str, damping: &mut Damping) {
@@ -147,8 +147,15 @@ impl Reporter {
     }
 
     pub(super) fn destroyed(&self, pass: &Pass) {
-        for change in pass.rounds.iter().flat_map(|round| &round.plan.changes) {
-            tracing::info!(object = %change, "{}", line(change));
+        for round in &pass.rounds {
+            for (change, outcome) in round.plan.changes.iter().zip(&round.outcomes) {
+                match &outcome.error {
+                    None => tracing::info!(object = %change, "{}", line(change)),
+                    Some(why) => {
+                        tracing::error!(object = %change, "failed: {}: {why}", line(change));
+                    }
+                }
+            }
         }
     }
 
@@ -254,6 +261,7 @@ fn standing(kept: &Kept, damping: &Damping) -> String {
         .collect();
     let of = |cause| waiting.iter().filter(|waiting| **waiting == cause).count();
     let parts = [
+        (kept.left.plan.changes.len(), "not as they should be"),
         (kept.left.pending.len(), "pending"),
         (kept.left.plan.conflicts.len(), "in conflict"),
         (of(Cause::Refused), "failed"),

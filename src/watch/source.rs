@@ -52,7 +52,11 @@ pub struct Source<O> {
     adopt: bool,
     allow_empty: bool,
     digest: Option<u64>,
+    /// Of what was last looked at, and not read yet.
+    glimpse: Option<u64>,
     good: Option<Good>,
+    /// What was in force before.
+    previous: Option<Good>,
     error: Option<String>,
 }
 
@@ -63,7 +67,9 @@ impl<O: Origin> Source<O> {
             adopt,
             allow_empty,
             digest: None,
+            glimpse: None,
             good: None,
+            previous: None,
             error: None,
         }
     }
@@ -90,10 +96,11 @@ impl<O: Origin> Source<O> {
             return Loaded::Same;
         }
         let before = self.digest.replace(digest);
-        match read.and_then(|contents| self.parse(contents, kernel)) {
+        let warn = before != Some(digest);
+        match read.and_then(|contents| self.parse(contents, kernel, warn)) {
             Ok(good) => {
                 self.error = None;
-                self.good = Some(good);
+                self.previous = self.good.replace(good);
                 Loaded::New
             }
             Err(error) => {
@@ -104,10 +111,25 @@ impl<O: Origin> Source<O> {
         }
     }
 
-    fn parse(&self, contents: Contents, kernel: &mut Kernel) -> Result<Good, String> {
+    /// Takes back what was just read, as it can't be kept here. False: nothing was in force before.
+    pub(super) fn withdraw(&mut self, why: String) -> bool {
+        self.good = self.previous.take();
+        self.error = Some(why);
+        self.good.is_some()
+    }
+
+    /// Whether the files hold now what they held when this was asked last, or what was read from them: then nobody is in
+    /// the middle of writing them.
+    pub(super) fn is_settled(&mut self) -> bool {
+        let digest = digest(&self.origin.read());
+        let before = self.glimpse.replace(digest);
+        before == Some(digest) || self.digest == Some(digest)
+    }
+
+    fn parse(&self, contents: Contents, kernel: &mut Kernel, warn: bool) -> Result<Good, String> {
         let Parsed { topology, warnings } = Topology::parse_files(&self.origin.name(), contents)
             .map_err(|problems| problems.to_string())?;
-        for warning in warnings.located() {
+        for warning in warnings.located().filter(|_| warn) {
             tracing::warn!(
                 file = warning.file,
                 line = warning.line,

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
+use super::files::Files;
 use crate::kernel::Monitor;
 
 /// Two ends of a wire: what is written at one wakes the other.
@@ -38,7 +39,6 @@ impl Wire {
 
 /// What may wake the daemon.
 pub(super) struct Wake {
-    file: Wire,
     reload: Wire,
     stop: Wire,
 }
@@ -56,7 +56,6 @@ impl Wake {
     /// From here on SIGHUP, SIGTERM and SIGINT wake the daemon instead of ending it.
     pub(super) fn new() -> io::Result<Self> {
         let wake = Self {
-            file: Wire::new()?,
             reload: Wire::new()?,
             stop: Wire::new()?,
         };
@@ -67,16 +66,18 @@ impl Wake {
         Ok(wake)
     }
 
-    /// The end that tells of files.
-    pub(super) fn file_end(&self) -> io::Result<UnixStream> {
-        self.file.far.try_clone()
-    }
-
     /// Sleeps until something happens, or for `limit`.
-    pub(super) fn wait(&mut self, monitor: Option<&Monitor>, limit: Duration) -> io::Result<Woken> {
-        let mut descriptors: Vec<BorrowedFd> = [&self.file, &self.reload, &self.stop]
-            .map(|wire| wire.near.as_fd())
-            .into();
+    pub(super) fn wait(
+        &mut self,
+        files: &Files,
+        monitor: Option<&Monitor>,
+        limit: Duration,
+    ) -> io::Result<Woken> {
+        let mut descriptors: Vec<BorrowedFd> = vec![
+            files.as_fd(),
+            self.reload.near.as_fd(),
+            self.stop.near.as_fd(),
+        ];
         descriptors.extend(monitor.map(AsFd::as_fd));
         let mut polled: Vec<PollFd> = descriptors
             .iter()
@@ -94,7 +95,7 @@ impl Wake {
             .get(3)
             .is_some_and(|monitor| !monitor.revents().is_empty());
         Ok(Woken {
-            file: self.file.has_come(),
+            file: files.has_changed(),
             kernel,
             reload: self.reload.has_come(),
             stop: self.stop.has_come(),

@@ -10,6 +10,7 @@ mod effects;
 mod export;
 mod failure;
 mod fleet;
+mod follow;
 mod kill;
 mod lock;
 mod mtu;
@@ -19,6 +20,7 @@ mod probe;
 mod random;
 mod scale;
 mod seed;
+mod soak;
 mod traffic;
 mod watch;
 mod world;
@@ -71,7 +73,14 @@ fn trials() -> Vec<Trial> {
             probe::trials(),
         ]
     };
-    let other = || [fleet::trials(), random::trials()];
+    let other = || {
+        [
+            fleet::trials(),
+            random::trials(),
+            follow::trials(),
+            soak::trials(),
+        ]
+    };
     match std::env::var(HALF).as_deref() {
         Ok("1") => one().into_iter().flatten().collect(),
         Ok("2") => other().into_iter().flatten().collect(),

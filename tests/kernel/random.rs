@@ -16,10 +16,10 @@ const CASES: u64 = 200;
 const LEAST_CHANGES: usize = 600;
 
 /// Names that a topology may use; what isn't ours has others.
-const TUNNELS: [&str; 5] = ["tun1", "tun2", "tun3", "tun4", "tun5"];
+pub const TUNNELS: [&str; 5] = ["tun1", "tun2", "tun3", "tun4", "tun5"];
 
 /// SplitMix64: all that a test needs of randomness is a seed that can be written down.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -30,31 +30,37 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
     /// True once in `times`.
-    fn once_in(&mut self, times: u64) -> bool {
+    pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
-    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
+    pub fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
         words[self.below(words.len() as u64) as usize]
     }
 
     /// Each word with the probability of one in two.
-    fn some<'a>(&mut self, words: &[&'a str]) -> Vec<&'a str> {
+    pub fn some<'a>(&mut self, words: &[&'a str]) -> Vec<&'a str> {
         words.iter().copied().filter(|_| self.once_in(2)).collect()
     }
 }
 
-fn topologies() {
+/// The seed of this run, which is shown.
+pub fn seed() -> u64 {
     let seed = std::env::var("TUNNELFORM_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| std::process::id() as u64 ^ now());
     println!("seed {seed}; TUNNELFORM_SEED={seed} runs the same cases");
+    seed
+}
+
+fn topologies() {
+    let seed = seed();
     let mut random = Random(seed);
     let world = World::new();
     let host = ready(&world);
@@ -98,7 +104,7 @@ fn now() -> u64 {
 }
 
 /// A host with an underlay, and with things of others on the devices and in the tables that the topologies use.
-fn ready(world: &World) -> Host {
+pub fn ready(world: &World) -> Host {
     let host = world.lone();
     host.ip("link add d0 up mtu 1400 type dummy
              addr add 172.16.0.1/24 dev d0
@@ -115,7 +121,7 @@ fn ready(world: &World) -> Host {
 }
 
 /// What `ip` commands may have done meanwhile to things of ours.
-fn damage(host: &Host, random: &mut Random) {
+pub fn damage(host: &Host, random: &mut Random) {
     let mut script = String::new();
     for _ in 0..random.below(5) {
         let tunnel = random.pick(&TUNNELS);
@@ -144,7 +150,7 @@ fn damage(host: &Host, random: &mut Random) {
 }
 
 /// A topology that validates.
-fn topology(random: &mut Random) -> String {
+pub fn topology(random: &mut Random) -> String {
     loop {
         let text = any_topology(random);
         match Topology::parse("random", &text) {
@@ -256,7 +262,7 @@ fn any_route(random: &mut Random, up: &[&str]) -> String {
 }
 
 /// What isn't ours is as it was.
-fn same(before: &Seen, after: &Seen) {
+pub fn same(before: &Seen, after: &Seen) {
     let (before, after) = (
         before.without(&TUNNELS, "117"),
         after.without(&TUNNELS, "117"),

@@ -29,22 +29,22 @@ trials![
 ];
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon in a host, and the lines that it logs.
-struct Daemon {
-    child: Child,
+pub struct Daemon {
+    pub child: Child,
     lines: Receiver<Value>,
-    file: PathBuf,
-    heard: Vec<Value>,
+    pub file: PathBuf,
+    pub heard: Vec<Value>,
 }
 
 impl Daemon {
-    fn start(host: &Host, topology: &str) -> Self {
+    pub fn start(host: &Host, topology: &str) -> Self {
         Self::start_with(host, topology, &[], &[])
     }
 
-    fn start_with(
+    pub fn start_with(
         host: &Host,
         topology: &str,
         arguments: &[&str],
@@ -54,11 +54,29 @@ impl Daemon {
         std::fs::create_dir_all(&directory).expect("a directory in /run");
         let file = directory.join("hq.yaml");
         std::fs::write(&file, topology).expect("a file in /run");
-        let mut child = Command::new(TUNNELFORM)
-            .args(["watch", "--log-format", "json", "--netns", &host.netns])
-            .args(arguments)
-            .arg(&file)
-            .envs(environment.iter().copied())
+        let mut command = Self::command(&host.netns, arguments);
+        command.arg(&file).envs(environment.iter().copied());
+        Self::spawn(command, file)
+    }
+
+    /// One that follows what is there already.
+    pub fn follow(host: &Host, path: impl Into<PathBuf>, arguments: &[&str]) -> Self {
+        let path = path.into();
+        let mut command = Self::command(&host.netns, arguments);
+        command.arg(&path);
+        Self::spawn(command, path)
+    }
+
+    fn command(netns: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(TUNNELFORM);
+        command.args(["watch", "--log-format", "json", "--netns", netns]);
+        command.args(arguments);
+        command
+    }
+
+    /// Any program that is the daemon.
+    pub fn spawn(mut command: Command, file: PathBuf) -> Self {
+        let mut child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -83,7 +101,7 @@ impl Daemon {
 
     /// The next line that says this.
     #[track_caller]
-    fn says(&mut self, text: &str) -> String {
+    pub fn says(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -104,28 +122,38 @@ impl Daemon {
 
     /// It says nothing for a while.
     #[track_caller]
-    fn is_quiet(&mut self, time: Duration) {
-        if let Ok(line) = self.lines.recv_timeout(time) {
-            panic!("{line}");
+    pub fn is_quiet(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        let left = || end.saturating_duration_since(Instant::now());
+        while let Ok(line) = self.lines.recv_timeout(left()) {
+            // What it says of the file doesn't count.
+            assert!(line["file"].is_string(), "{line}");
         }
     }
 
-    fn write(&self, topology: &str) {
+    /// Waits until it has said nothing for a while.
+    pub fn says_nothing_more(&mut self) {
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(250)) {
+            self.heard.push(line);
+        }
+    }
+
+    pub fn write(&self, topology: &str) {
         std::fs::write(&self.file, topology).expect("a file in /run");
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it's there");
     }
 
     /// Its exit code, after a signal.
-    fn end(mut self, signal: Signal) -> Option<i32> {
+    pub fn end(mut self, signal: Signal) -> Option<i32> {
         self.signal(signal);
         self.child.wait().expect("it ends").code()
     }
 
     /// Hundredths of a second that it has computed.
-    fn ticks(&self) -> u64 {
+    pub fn ticks(&self) -> u64 {
         let stat =
             std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
         let fields: Vec<&str> = stat
@@ -162,10 +190,10 @@ fn every_damage_is_repaired() {
     }
 }
 
-const SMALL: &str =
+pub const SMALL: &str =
     "name: t\ntunnels: {tun1: {local: 192.168.10.2, remote: 192.168.20.2, ttl: 64}}\n";
 
-fn ttl(host: &Host) -> Option<u64> {
+pub fn ttl(host: &Host) -> Option<u64> {
     host.seen()
         .find_link("tun1")
         .and_then(|link| link["linkinfo"]["info_data"]["ttl"].as_u64())
