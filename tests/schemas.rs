@@ -75,6 +75,11 @@ fn state_schema_is_current() {
 }
 
 #[test]
+fn watch_status_schema_is_current() {
+    is_current("watch-status", "watch-status.schema.json");
+}
+
+#[test]
 fn plan_schema_is_current() {
     is_current("plan", "plan.schema.json");
 }
@@ -106,7 +111,7 @@ fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
 
 #[test]
 fn every_key_has_a_description() {
-    for of in ["topology", "plan", "fleet-plan", "state"] {
+    for of in ["topology", "plan", "fleet-plan", "state", "watch-status"] {
         let mut found = Vec::new();
         undescribed(&schema(of), of, &mut found);
         assert!(found.is_empty(), "no doc comment: {found:#?}");

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap_complete::Shell;
 use tunnelform::topology::Topology;
-use tunnelform::{capture, plan};
+use tunnelform::{capture, plan, watch};
 
 use super::{DONE, Failure, Result, print, print_json};
 
@@ -30,6 +30,8 @@ enum Of {
     FleetPlan,
     /// What `export --state` prints.
     State,
+    /// What `watch --listen` answers at /status.
+    WatchStatus,
 }
 
 /// Print a completion script for a shell.
@@ -63,6 +65,7 @@ impl Schema {
             Of::Plan => print_json(&plan::schema())?,
             Of::FleetPlan => print_json(&plan::fleet_schema())?,
             Of::State => print_json(&capture::schema())?,
+            Of::WatchStatus => print_json(&watch::status_schema())?,
         }
         Ok(DONE)
     }

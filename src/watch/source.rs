@@ -33,6 +33,8 @@ pub struct Good {
     pub host: Host,
     /// Whose objects, and what of them.
     pub terms: Terms,
+    /// What tells these files from others.
+    pub generation: u64,
 }
 
 /// What reading again has brought.
@@ -91,9 +93,13 @@ impl<O: Origin> Source<O> {
         }
         let before = self.digest.replace(digest);
         match read.and_then(|contents| self.parse(contents, kernel)) {
-            Ok(good) => {
+            Ok((host, terms)) => {
                 self.error = None;
-                self.good = Some(good);
+                self.good = Some(Good {
+                    host,
+                    terms,
+                    generation: digest,
+                });
                 Loaded::New
             }
             Err(error) => {
@@ -104,7 +110,7 @@ impl<O: Origin> Source<O> {
         }
     }
 
-    fn parse(&self, contents: Contents, kernel: &mut Kernel) -> Result<Good, String> {
+    fn parse(&self, contents: Contents, kernel: &mut Kernel) -> Result<(Host, Terms), String> {
         let Parsed { topology, warnings } = Topology::parse_files(&self.origin.name(), contents)
             .map_err(|problems| problems.to_string())?;
         for warning in warnings.located() {
@@ -129,7 +135,7 @@ impl<O: Origin> Source<O> {
             adopt: self.adopt,
             prune: true,
         };
-        Ok(Good { host, terms })
+        Ok((host, terms))
     }
 }
 

@@ -32,10 +32,10 @@ trials![
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon in a host, and the lines that it logs.
-struct Daemon {
-    child: Child,
+pub struct Daemon {
+    pub child: Child,
     lines: Receiver<Value>,
-    file: PathBuf,
+    pub file: PathBuf,
     heard: Vec<Value>,
 }
 
@@ -44,7 +44,7 @@ impl Daemon {
         Self::start_with(host, topology, &[], &[])
     }
 
-    fn start_with(
+    pub fn start_with(
         host: &Host,
         topology: &str,
         arguments: &[&str],
@@ -83,7 +83,7 @@ impl Daemon {
 
     /// The next line that says this.
     #[track_caller]
-    fn says(&mut self, text: &str) -> String {
+    pub fn says(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -110,7 +110,7 @@ impl Daemon {
         }
     }
 
-    fn write(&self, topology: &str) {
+    pub fn write(&self, topology: &str) {
         std::fs::write(&self.file, topology).expect("a file in /run");
     }
 
@@ -119,13 +119,13 @@ impl Daemon {
     }
 
     /// Its exit code, after a signal.
-    fn end(mut self, signal: Signal) -> Option<i32> {
+    pub fn end(mut self, signal: Signal) -> Option<i32> {
         self.signal(signal);
         self.child.wait().expect("it ends").code()
     }
 
     /// Hundredths of a second that it has computed.
-    fn ticks(&self) -> u64 {
+    pub fn ticks(&self) -> u64 {
         let stat =
             std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
         let fields: Vec<&str> = stat
