@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use notify::event::{AccessKind, AccessMode, Event, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use rustix::fs::statfs;
 
@@ -40,7 +41,10 @@ pub struct Files {
 impl Files {
     /// Watches a file or directory. Events come as bytes in `wake`.
     pub fn new(path: &Path, wake: UnixStream) -> Self {
-        let tell = move |_| {
+        let tell = move |event: notify::Result<Event>| {
+            if event.is_ok_and(|event| only_reads(&event)) {
+                return;
+            }
             // Full: the other end hasn't read the last one yet.
             let _ = (&wake).write(&[0]);
         };
@@ -84,6 +88,15 @@ impl Files {
     /// How often to look without an event.
     pub fn poll(&self) -> Option<Duration> {
         self.silent.is_some().then_some(POLL)
+    }
+}
+
+/// Whether nothing is changed. The daemon itself reads after each event: told of that, it would never sleep.
+fn only_reads(event: &Event) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+        EventKind::Access(_) => !event.need_rescan(),
+        _ => false,
     }
 }
 
@@ -199,6 +212,18 @@ mod tests {
 
     fn write(path: &Path, text: &str) {
         fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn reading_is_not_told() {
+        let place = Place::new("hq.yaml", |d| write(&d.join("hq.yaml"), "a"));
+        fs::read(place.directory.path().join("hq.yaml")).unwrap();
+        fs::read_dir(place.directory.path()).unwrap().count();
+        place
+            .woken
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        assert!((&place.woken).read(&mut [0; 64]).is_err());
     }
 
     #[test]

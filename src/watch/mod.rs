@@ -115,7 +115,7 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         reporter: Reporter::default(),
         manager: Manager::new(),
         board: server.as_ref().map(Server::board),
-        due: Due::at_start(),
+        due: Due::at_start(options.resync),
     };
     loop {
         let now = Instant::now();
@@ -167,7 +167,7 @@ struct Pause {
 }
 
 impl Due {
-    fn at_start() -> Self {
+    fn at_start(resync: Duration) -> Self {
         let now = Instant::now();
         Self {
             file: Some(Pause {
@@ -175,7 +175,8 @@ impl Due {
                 at: now,
             }),
             pass: None,
-            resync: now,
+            // The first pass is the file's.
+            resync: now + resync,
             rested: now,
         }
     }

@@ -10,6 +10,7 @@ mod effects;
 mod export;
 mod failure;
 mod fleet;
+mod http;
 mod kill;
 mod lock;
 mod mtu;
@@ -67,6 +68,7 @@ fn trials() -> Vec<Trial> {
             kill::trials(),
             traffic::trials(),
             watch::trials(),
+            http::trials(),
         ]
     };
     let other = || [fleet::trials(), random::trials()];

@@ -104,7 +104,7 @@ impl Daemon {
 
     /// It says nothing for a while.
     #[track_caller]
-    fn is_quiet(&mut self, time: Duration) {
+    pub fn is_quiet(&mut self, time: Duration) {
         if let Ok(line) = self.lines.recv_timeout(time) {
             panic!("{line}");
         }
@@ -114,7 +114,7 @@ impl Daemon {
         std::fs::write(&self.file, topology).expect("a file in /run");
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it's there");
     }
 

@@ -218,6 +218,8 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, app: Arc<App>) {
         .max_buf_size(MOST_HEAD)
         .max_headers(MOST_HEADERS)
         .keep_alive(false)
+        // Who has nothing more to say still listens.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(UNTIL_ANSWERED, conversation).await {
         Ok(Ok(())) => {}
