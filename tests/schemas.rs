@@ -80,6 +80,11 @@ fn probe_schema_is_current() {
 }
 
 #[test]
+fn watch_status_schema_is_current() {
+    is_current("watch-status", "watch-status.schema.json");
+}
+
+#[test]
 fn plan_schema_is_current() {
     is_current("plan", "plan.schema.json");
 }
@@ -111,7 +116,14 @@ fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
 
 #[test]
 fn every_key_has_a_description() {
-    for of in ["topology", "plan", "fleet-plan", "state", "probe"] {
+    for of in [
+        "topology",
+        "plan",
+        "fleet-plan",
+        "state",
+        "probe",
+        "watch-status",
+    ] {
         let mut found = Vec::new();
         undescribed(&schema(of), of, &mut found);
         assert!(found.is_empty(), "no doc comment: {found:#?}");

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use clap_complete::Shell;
 use tunnelform::topology::Topology;
-use tunnelform::{capture, plan, probe};
+use tunnelform::{capture, plan, probe, watch};
 
 use super::{DONE, Failure, Result, print, print_json};
 
@@ -32,6 +32,8 @@ enum Of {
     State,
     /// What `probe --output json` prints.
     Probe,
+    /// What `watch --listen` answers at /status.
+    WatchStatus,
 }
 
 /// Print a completion script for a shell.
@@ -66,6 +68,7 @@ impl Schema {
             Of::FleetPlan => print_json(&plan::fleet_schema())?,
             Of::State => print_json(&capture::schema())?,
             Of::Probe => print_json(&probe::schema())?,
+            Of::WatchStatus => print_json(&watch::status_schema())?,
         }
         Ok(DONE)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tunnelform::kernel::Kernel;
 use tunnelform::topology::{Host, Topology};
-use tunnelform::watch::{Contents, OnExit, Options, Origin, watch};
+use tunnelform::watch::{Contents, Listen, OnExit, Options, Origin, watch};
 
 use super::input::{Input, NodeChoice};
 use super::{DONE, Failure, Result, require_privilege};
@@ -15,7 +15,7 @@ use super::{DONE, Failure, Result, require_privilege};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform watch /etc/tunnelform/hq.yaml\n  tunnelform watch --resync 1m --log-format json \
-                        /etc/tunnelform\n\nExit codes: 0 ended by a signal, 1 error."
+                        /etc/tunnelform\n  tunnelform watch --listen 127.0.0.1:9117 /etc/tunnelform/hq.yaml\n\nExit codes: 0 ended by a signal, 1 error."
 )]
 pub(super) struct Watch {
     #[command(flatten)]
@@ -43,6 +43,17 @@ pub(super) struct Watch {
     /// What becomes of the network at the end.
     #[arg(long, value_enum, default_value_t)]
     on_exit: AtEnd,
+    /// Answer over HTTP here: metrics, health, status, and a page for browsers.
+    ///
+    /// An address with a port, such as 127.0.0.1:9117, or unix:/run/tunnelform/watch.sock. At /metrics is what Prometheus
+    /// reads, at /healthz and /readyz what health checks read, at /status a JSON document (`tunnelform schema
+    /// watch-status`), at / a page. The address is one of the namespace that the daemon is started in, whatever --netns
+    /// says.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Listen>,
+    /// Let --listen take an address that other hosts reach. Nobody is asked for a password.
+    #[arg(long, requires = "listen")]
+    listen_anywhere: bool,
     /// Form of the log on standard error.
     #[arg(long, value_enum, default_value_t)]
     pub(super) log_format: LogFormat,
@@ -87,6 +98,15 @@ impl Watch {
                 "standard input can't be followed: name a file".into(),
             ));
         }
+        if let Some(listen) = &self.listen
+            && listen.is_open_to_others()
+            && !self.listen_anywhere
+        {
+            return Err(Failure(format!(
+                "--listen {listen}: other hosts could read the topology there: choose a loopback address such as \
+                 127.0.0.1:9117, or add --listen-anywhere"
+            )));
+        }
         require_privilege()?;
         let options = Options {
             path: self.input.file.clone(),
@@ -100,6 +120,7 @@ impl Watch {
                 AtEnd::Leave => OnExit::Leave,
                 AtEnd::Destroy => OnExit::Destroy,
             },
+            listen: self.listen,
         };
         let file = File {
             input: self.input,

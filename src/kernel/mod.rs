@@ -12,14 +12,14 @@ mod snapshot;
 mod socket;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 
 use thiserror::Error;
 
 use crate::plan::{Outcome, Plan};
-use crate::state::{InterfaceName, Observed};
+use crate::state::{Device, InterfaceName, Observed};
 pub use monitor::{Monitor, News};
 pub use snapshot::Extent;
 use socket::Channel;
@@ -131,6 +131,14 @@ impl Kernel {
     /// An answer that is refused, breaks off, or can't be understood: an object must not vanish silently.
     pub fn observe(&mut self, extent: &Extent) -> Result<Observed, Error> {
         snapshot::take(&mut self.channel, extent, self.marks_addresses)
+    }
+
+    /// The network devices alone, with their counters.
+    ///
+    /// # Errors
+    /// As of [`Self::observe`].
+    pub fn devices(&mut self) -> Result<BTreeMap<InterfaceName, Device>, Error> {
+        snapshot::devices(&mut self.channel)
     }
 
     /// Carries out a plan that was made for `observed`. What became of each change, in their order.

@@ -40,6 +40,13 @@ pub(super) fn take(
     Ok(observed)
 }
 
+/// The devices alone, with their counters.
+pub(super) fn devices(channel: &mut Channel) -> Result<BTreeMap<InterfaceName, Device>, Error> {
+    let mut observed = Observed::default();
+    links(channel, &mut observed, true)?;
+    Ok(observed.devices)
+}
+
 type Names = HashMap<u32, InterfaceName>;
 
 fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Result<Names, Error> {

@@ -97,13 +97,13 @@ impl Damping {
         self.objects.clear();
     }
 
-    /// The objects that wait for their turn, and why.
-    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = (&Object, Cause)> {
+    /// The objects that wait for their turn, why, and until when.
+    pub fn waiting(&self, now: Instant) -> impl Iterator<Item = (&Object, Cause, Instant)> {
         let waiting = self
             .objects
             .iter()
             .filter(move |(_, history)| history.until > now);
-        waiting.map(|(object, history)| (object, history.cause))
+        waiting.map(|(object, history)| (object, history.cause, history.until))
     }
 
     fn entry(&mut self, object: Object, cause: Cause, now: Instant) -> &mut History {

@@ -3,8 +3,10 @@
 //! Whatever happens (the file, the kernel, a signal, the clock) only wakes the same pass that `apply` makes; nothing is
 //! decided from an event. One thread waits for all of them, so an idle daemon sleeps.
 
+mod board;
 mod damping;
 mod files;
+mod http;
 mod manager;
 mod report;
 mod source;
@@ -18,8 +20,11 @@ use crate::lock::{self, Lock, Presence};
 use crate::plan::Terms;
 use crate::reconcile::{self, Goal, Kept};
 use crate::topology::Owner;
+use board::{Board, Shared};
 use damping::Damping;
 use files::Files;
+use http::Server;
+pub use http::{Listen, status_schema};
 use manager::Manager;
 use report::{Reporter, Trigger};
 pub use source::{Contents, Origin};
@@ -67,6 +72,8 @@ pub struct Options {
     pub allow_empty: bool,
     /// What to do at the end.
     pub on_exit: OnExit,
+    /// Where to answer over HTTP; `None`: nowhere.
+    pub listen: Option<Listen>,
 }
 
 /// Why there is no daemon, or no more.
@@ -84,6 +91,14 @@ pub enum Error {
     /// The process can't be told of signals or files.
     #[error("can't wait for signals and files")]
     Wait(#[source] std::io::Error),
+    /// Nobody can be answered over HTTP.
+    #[error("can't listen on {address}")]
+    Listen {
+        /// Where.
+        address: Listen,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Keeps the host until a signal ends it.
@@ -94,20 +109,24 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
     let mut kernel = Kernel::open(options.netns.as_deref())?;
     let mut wake = Wake::new().map_err(Error::Wait)?;
     let files = Files::new(&options.path).map_err(Error::Wait)?;
+    let source = Source::new(origin, options.adopt, options.allow_empty);
+    let server = Server::start(options, source.name())?;
     let mut daemon = Daemon {
         options,
-        source: Source::new(origin, options.adopt, options.allow_empty),
+        source,
         files,
         monitor: None,
         presence: None,
         damping: Damping::default(),
         reporter: Reporter::default(),
         manager: Manager::new(),
+        board: server.as_ref().map(Server::board),
         due: Due::at_start(),
         locked_out: None,
     };
     loop {
         let now = Instant::now();
+        daemon.publish(|board| board.turned = now);
         if daemon.due.file.is_some_and(|file| file.at <= now) {
             daemon.load(&mut kernel)?;
         }
@@ -135,6 +154,8 @@ struct Daemon<'a, O> {
     damping: Damping,
     reporter: Reporter,
     manager: Manager,
+    /// Where somebody asks over HTTP.
+    board: Option<Shared>,
     due: Due,
     /// Since when another run has held the lock.
     locked_out: Option<Instant>,
@@ -216,6 +237,9 @@ impl<O: Origin> Daemon<'_, O> {
             Loaded::New => match self.listen(kernel) {
                 Ok(()) => {
                     self.damping.forget();
+                    if let (Some(board), Some(good)) = (&self.board, self.source.good()) {
+                        board.with(|board| board.load(good));
+                    }
                     self.due.pass_at(Instant::now(), Trigger::File);
                 }
                 // Another daemon keeps what the file names now.
@@ -331,7 +355,10 @@ impl<O: Origin> Daemon<'_, O> {
                     self.due.rested = Instant::now() + start.elapsed() * IDLE_SHARE;
                 }
             }
-            Err(reconcile::Error::Unmet(unmet)) => self.reporter.put_off(&unmet.to_string()),
+            Err(reconcile::Error::Unmet(unmet)) => {
+                self.reporter.put_off(&unmet.to_string());
+                self.publish(|board| board.put_off(trigger, start.elapsed()));
+            }
             Err(reconcile::Error::Kernel(error)) => self.reconnect(kernel, error)?,
         }
         self.tell();
@@ -344,6 +371,7 @@ impl<O: Origin> Daemon<'_, O> {
         let is_brief =
             matches!(error, lock::Error::Held { .. }) && now - since < self.options.lock_timeout;
         if !is_brief {
+            self.publish(|board| board.put_off(trigger, now - since));
             self.reporter.put_off(&match error {
                 lock::Error::Held { path, .. } => lock::Error::Held {
                     path: path.clone(),
@@ -360,6 +388,7 @@ impl<O: Origin> Daemon<'_, O> {
     fn passed(&mut self, kept: &Kept, trigger: Trigger, start: Instant) {
         self.reporter
             .pass(kept, trigger, start.elapsed(), &mut self.damping);
+        self.publish(|board| board.pass(kept, trigger, start.elapsed(), &self.damping));
         // Also what was still held when the pass began and isn't any more.
         if let Some(turn) = self.damping.next_turn(start) {
             self.due.pass_at(turn, Trigger::Retry);
@@ -387,7 +416,10 @@ impl<O: Origin> Daemon<'_, O> {
             match news {
                 News::Nothing => {}
                 News::Change => self.due.pass_at(at, Trigger::Kernel),
-                News::Overrun => self.due.pass_at(at, Trigger::Overrun),
+                News::Overrun => {
+                    self.publish(|board| board.overruns += 1);
+                    self.due.pass_at(at, Trigger::Overrun);
+                }
             }
         }
         Ok(())
@@ -414,6 +446,18 @@ impl<O: Origin> Daemon<'_, O> {
         self.manager.status(&words, self.reporter.is_ready());
         if let Some((_, presence)) = &mut self.presence {
             presence.tell(&words);
+        }
+        self.publish(|board| {
+            board.ready = self.reporter.is_ready();
+            board.error = self.source.error().map(str::to_owned);
+            board.standing = words;
+        });
+    }
+
+    /// For those who ask over HTTP.
+    fn publish(&self, write: impl FnOnce(&mut Board)) {
+        if let Some(board) = &self.board {
+            board.with(write);
         }
     }
 

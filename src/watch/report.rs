@@ -6,13 +6,17 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::damping::{Cause, Damping};
 use crate::plan::{Action, Change, Counts, Object, Status, Style};
 use crate::reconcile::{Kept, Pass};
 
 /// What made the pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trigger {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
     /// Another topology.
     File,
     /// News of the kernel's.
@@ -218,14 +222,14 @@ fn unsettled(kept: &Kept) -> BTreeSet<Object> {
 }
 
 /// The plan's words on one line.
-fn line(change: &Change) -> String {
+pub(super) fn line(change: &Change) -> String {
     let text = change.text(Style { color: false });
     let mut lines = text.lines().map(str::trim);
     let first = lines.next().unwrap_or_default().to_owned();
     lines.fold(first, |line, attribute| format!("{line}  {attribute}"))
 }
 
-fn count(counts: &mut Counts, action: Action) {
+pub(super) fn count(counts: &mut Counts, action: Action) {
     *match action {
         Action::Create => &mut counts.create,
         Action::Update => &mut counts.update,
@@ -257,7 +261,7 @@ fn standing(kept: &Kept, damping: &Damping) -> String {
     let state = &kept.desired;
     let waiting: Vec<Cause> = damping
         .waiting(Instant::now())
-        .map(|(_, cause)| cause)
+        .map(|(_, cause, _)| cause)
         .collect();
     let of = |cause| waiting.iter().filter(|waiting| **waiting == cause).count();
     let parts = [

@@ -33,6 +33,8 @@ pub struct Good {
     pub host: Host,
     /// Whose objects, and what of them.
     pub terms: Terms,
+    /// What tells these files from others.
+    pub generation: u64,
 }
 
 /// What reading again has brought.
@@ -98,8 +100,13 @@ impl<O: Origin> Source<O> {
         let before = self.digest.replace(digest);
         let warn = before != Some(digest);
         match read.and_then(|contents| self.parse(contents, kernel, warn)) {
-            Ok(good) => {
+            Ok((host, terms)) => {
                 self.error = None;
+                let good = Good {
+                    host,
+                    terms,
+                    generation: digest,
+                };
                 self.previous = self.good.replace(good);
                 Loaded::New
             }
@@ -126,7 +133,12 @@ impl<O: Origin> Source<O> {
         before == Some(digest) || self.digest == Some(digest)
     }
 
-    fn parse(&self, contents: Contents, kernel: &mut Kernel, warn: bool) -> Result<Good, String> {
+    fn parse(
+        &self,
+        contents: Contents,
+        kernel: &mut Kernel,
+        warn: bool,
+    ) -> Result<(Host, Terms), String> {
         let Parsed { topology, warnings } = Topology::parse_files(&self.origin.name(), contents)
             .map_err(|problems| problems.to_string())?;
         for warning in warnings.located().filter(|_| warn) {
@@ -151,7 +163,7 @@ impl<O: Origin> Source<O> {
             adopt: self.adopt,
             prune: true,
         };
-        Ok(Good { host, terms })
+        Ok((host, terms))
     }
 }
 

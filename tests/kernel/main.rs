@@ -11,6 +11,7 @@ mod export;
 mod failure;
 mod fleet;
 mod follow;
+mod http;
 mod kill;
 mod lock;
 mod mtu;
@@ -71,6 +72,7 @@ fn trials() -> Vec<Trial> {
             traffic::trials(),
             watch::trials(),
             probe::trials(),
+            http::trials(),
         ]
     };
     let other = || {

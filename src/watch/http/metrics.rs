@@ -1,0 +1,173 @@
+//! The board in Prometheus' words (OpenMetrics text).
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::super::board::Board;
+use super::status::{Devices, device};
+use crate::state::{Counters, Device};
+
+/// What the text is.
+pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+type Counts = Family<Labels, Counter>;
+type Number = Gauge<i64>;
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// The counters of a tunnel: name, help, value.
+type Column = (&'static str, &'static str, fn(&Counters) -> u64);
+const COLUMNS: [Column; 6] = [
+    ("tunnel_rx_bytes", "Bytes received by a tunnel", |c| {
+        c.rx_bytes
+    }),
+    ("tunnel_tx_bytes", "Bytes sent by a tunnel", |c| c.tx_bytes),
+    ("tunnel_rx_packets", "Packets received by a tunnel", |c| {
+        c.rx_packets
+    }),
+    ("tunnel_tx_packets", "Packets sent by a tunnel", |c| {
+        c.tx_packets
+    }),
+    (
+        "tunnel_rx_errors",
+        "Packets that a tunnel received with an error",
+        |c| c.rx_errors,
+    ),
+    (
+        "tunnel_tx_errors",
+        "Packets that a tunnel could not send",
+        |c| c.tx_errors,
+    ),
+];
+
+/// All metrics.
+pub(super) fn text(board: &Board, devices: Option<&Devices>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("tunnelform");
+    passes(board, &mut registry);
+    objects(board, &mut registry);
+    file(board, &mut registry);
+    if let Some(devices) = devices {
+        tunnels(board, devices, &mut registry);
+    }
+    let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "What runs", version);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn passes(board: &Board, registry: &mut Registry) {
+    let passes = Counts::default();
+    for ((trigger, outcome), count) in &board.passes_made {
+        let labels = vec![
+            ("trigger", trigger.to_string()),
+            ("result", outcome.word().to_owned()),
+        ];
+        passes.get_or_create(&labels).inc_by(*count);
+    }
+    registry.register("passes", "Passes, and those that were put off", passes);
+    let help = "Seconds that a pass took";
+    registry.register("pass_duration_seconds", help, board.durations.clone());
+    if let Some(last) = board.passes.front() {
+        let help = "When the last pass was over or put off";
+        registry.register("last_pass_timestamp_seconds", help, seconds(last.time));
+    }
+    let changes = Counts::default();
+    for ((kind, action), count) in &board.changes {
+        let labels = vec![
+            ("kind", (*kind).to_owned()),
+            ("action", (*action).to_owned()),
+        ];
+        changes.get_or_create(&labels).inc_by(*count);
+    }
+    registry.register("changes", "Changes that were made", changes);
+    let repairs = Counts::default();
+    for kind in ["tunnel", "address", "route"] {
+        let count = board.repairs.get(kind).copied().unwrap_or_default();
+        let labels = vec![("kind", kind.to_owned())];
+        repairs.get_or_create(&labels).inc_by(count);
+    }
+    let help = "Changes that undid what was changed without another topology";
+    registry.register("drift_repairs", help, repairs);
+    let overruns: Counter = Counter::default();
+    overruns.inc_by(board.overruns);
+    let help = "Times that the kernel had more news than there was room for";
+    registry.register("overruns", help, overruns);
+}
+
+fn objects(board: &Board, registry: &mut Registry) {
+    let objects = Family::<Labels, Number>::default();
+    for ((kind, standing), count) in &board.objects {
+        let labels = vec![
+            ("kind", (*kind).to_owned()),
+            ("state", standing.word().to_owned()),
+        ];
+        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        objects.get_or_create(&labels).set(count);
+    }
+    registry.register("objects", "Objects after the last pass", objects);
+    let ready = Number::default();
+    ready.set(i64::from(board.ready));
+    registry.register(
+        "ready",
+        "Whether a pass has left nothing undone but what waits",
+        ready,
+    );
+}
+
+fn file(board: &Board, registry: &mut Registry) {
+    let bad = Number::default();
+    bad.set(i64::from(board.error.is_some()));
+    registry.register("file_bad", "Whether the file can't be used", bad);
+    let Some(in_force) = &board.in_force else {
+        return;
+    };
+    let help = "When the topology in force was read";
+    let loaded = seconds(in_force.loaded);
+    registry.register("last_good_load_timestamp_seconds", help, loaded);
+    let info = Info::new(vec![
+        ("owner", in_force.owner.clone()),
+        ("node", in_force.node.clone().unwrap_or_default()),
+        ("file", board.file.clone()),
+        ("generation", format!("{:016x}", in_force.generation)),
+    ]);
+    registry.register("topology", "The topology in force", info);
+}
+
+fn tunnels(board: &Board, devices: &Devices, registry: &mut Registry) {
+    let rows: Vec<(Labels, Option<&Device>)> = board
+        .tunnels
+        .iter()
+        .map(|row| (vec![("tunnel", row.name.to_string())], device(row, devices)))
+        .collect();
+    let up = Family::<Labels, Number>::default();
+    for (labels, device) in &rows {
+        let is_up = device.is_some_and(|device| device.up);
+        up.get_or_create(labels).set(i64::from(is_up));
+    }
+    registry.register("tunnel_up", "Whether a tunnel is there and set up", up);
+    for (name, help, read) in COLUMNS {
+        let counts = Counts::default();
+        for (labels, device) in &rows {
+            if let Some(device) = device {
+                counts.get_or_create(labels).inc_by(read(&device.counters));
+            }
+        }
+        registry.register(name, help, counts);
+    }
+}
+
+fn seconds(time: SystemTime) -> Seconds {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let gauge = Seconds::default();
+    gauge.set(since.as_secs_f64());
+    gauge
+}
