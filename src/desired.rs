@@ -310,9 +310,9 @@ impl Build<'_> {
 
     /// Sorted as they come, and so appended. In parts: a map that is built in one go takes the memory of a list besides.
     fn peers(&self, host: &Host, state: &mut State) {
-        let mut down = BTreeMap::new();
+        let mut up = BTreeMap::new();
         let mut is_up = |name: InterfaceName| {
-            *down.entry(name).or_insert_with(|| {
+            *up.entry(name).or_insert_with(|| {
                 let tunnel = self.topology.tunnels.get(&name);
                 tunnel.is_some_and(|own| admin_state(&self.topology.tunnel(own)) == AdminState::Up)
             })

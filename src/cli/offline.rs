@@ -9,7 +9,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use tunnelform::capture;
 use tunnelform::desired::desired;
-use tunnelform::plan::{Counts, Document, NodeDocument, Plan, Style, Terms};
+use tunnelform::plan::{self, Counts, Document, NodeDocument, Plan, Style, Terms};
 use tunnelform::reconcile::{self, Look};
 use tunnelform::state::{Address, AddressKey, Observed, Scope, State};
 use tunnelform::topology::{Fleet, Host, Name, Topology};
@@ -134,12 +134,14 @@ pub(super) fn plan(
         Some(observed) => Ok(reconcile::foresee(observed, host, terms)?),
         None => {
             let bare = bare(topology, host.node.as_ref());
-            let wanted = desired(host, &bare)?;
-            Ok(reconcile::foresee(
-                with_devices_of(bare, &wanted),
-                host,
-                terms,
-            )?)
+            let desired = desired(host, &bare)?;
+            let observed = with_devices_of(bare, &desired);
+            let plan = plan::plan(&desired, Some(&desired), &observed, terms);
+            Ok(Look {
+                desired,
+                observed,
+                plan,
+            })
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Watch {
     /// How long the file must be left alone before it is read.
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = duration)]
     debounce: Duration,
-    /// Seconds to wait for another run in the same namespace.
+    /// Seconds for which another run in the same namespace may be at work before it is worth a warning.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     lock_timeout: u64,
     /// Take over tunnels, addresses and routes that exist without our mark.

@@ -240,7 +240,8 @@ impl<O: Origin> Daemon<'_, O> {
                     if let (Some(board), Some(good)) = (&self.board, self.source.good()) {
                         board.with(|board| board.load(good));
                     }
-                    self.due.pass_at(Instant::now(), Trigger::File);
+                    // Whatever else was due: what another file asks for is no repair.
+                    self.due.pass = Some((Instant::now(), Trigger::File));
                 }
                 // Another daemon keeps what the file names now.
                 Err(Error::Lock(error)) => {
@@ -425,7 +426,7 @@ impl<O: Origin> Daemon<'_, O> {
         Ok(())
     }
 
-    /// How long there is nothing to do; `None`: until something happens.
+    /// How long there is nothing to do.
     fn timeout(&mut self) -> Duration {
         let now = Instant::now();
         let dues = [

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::seed::{captured, received};
 use crate::traffic::Flood;
-use crate::world::{Host, Plan, Run, World, assert_same, trials};
+use crate::world::{Host, Plan, Run, TUNNELFORM, World, assert_same, run, trials};
 
 trials![
     every_mesh_reaches_every_pod,
@@ -513,6 +513,18 @@ fn a_node_finds_itself() {
     plan(&["--node", "node-9"])
         .exits(1)
         .says("no node is called node-9");
+    // Its name comes before its address. Another name for a moment, in a UTS namespace of its own.
+    let named =
+        "echo node-3 >/proc/sys/kernel/hostname && exec \"$0\" apply - --dry-run --netns \"$1\"";
+    let arguments = [
+        "--uts",
+        "sh",
+        "-c",
+        named,
+        TUNNELFORM,
+        &site.nodes[&2].netns,
+    ];
+    run("unshare", &arguments, &file).says("local 192.168.20.4");
     site.nodes[&2].ip("addr add 192.168.20.5/32 dev lo");
     plan(&[])
         .exits(1)
