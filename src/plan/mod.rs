@@ -14,6 +14,7 @@ mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
+mod undo;
 
 use serde::Serialize;
 
@@ -27,6 +28,7 @@ pub use document::{
     ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, fleet_schema, schema,
 };
 pub use text::{Style, unified_diff};
+pub use undo::Undo;
 
 /// Whose objects a plan may touch, and how far it goes.
 #[derive(Debug, Clone)]

@@ -32,6 +32,21 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     run.put_in_order();
 }
 
+/// Whether changes may make the kernel drop more than they say.
+pub(super) fn may_drop(changes: &[Change]) -> bool {
+    changes.iter().any(|change| match change {
+        Change::Tunnel(_, delta) => match delta {
+            Delta::Update { from, to } => from.state != to.state,
+            Delta::Replace { .. } | Delta::Delete { .. } => true,
+            Delta::Create(_) | Delta::Restore { .. } => false,
+        },
+        Change::Address(_, delta) => {
+            matches!(delta, Delta::Replace { .. } | Delta::Delete { .. })
+        }
+        Change::Route(..) => false,
+    })
+}
+
 /// Steps as they are chosen, with the state that they lead to.
 struct Run<'a> {
     plan: &'a mut Plan,
@@ -45,18 +60,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(plan: &'a mut Plan, desired: &'a State, observed: &'a Observed) -> Self {
-        let drops = plan.changes.iter().any(|change| match change {
-            Change::Tunnel(_, delta) => match delta {
-                Delta::Update { from, to } => from.state != to.state,
-                Delta::Replace { .. } | Delta::Delete { .. } => true,
-                Delta::Create(_) | Delta::Restore { .. } => false,
-            },
-            Change::Address(_, delta) => {
-                matches!(delta, Delta::Replace { .. } | Delta::Delete { .. })
-            }
-            Change::Route(..) => false,
-        });
-        let model = drops.then(|| Model::new(observed));
+        let model = may_drop(&plan.changes).then(|| Model::new(observed));
         Self {
             plan,
             desired,
@@ -223,12 +227,12 @@ impl<'a> Run<'a> {
 }
 
 /// Addresses that the kernel makes again by itself (`IFAPROT_KERNEL_*`).
-fn is_kernels_address(protocol: u8) -> bool {
+pub(super) fn is_kernels_address(protocol: u8) -> bool {
     (1..=3).contains(&protocol)
 }
 
 /// Routes that the kernel makes again by itself (`RTPROT_REDIRECT`, `RTPROT_KERNEL`, `RTPROT_RA`).
-fn is_kernels_route(protocol: u8) -> bool {
+pub(super) fn is_kernels_route(protocol: u8) -> bool {
     matches!(protocol, 1 | 2 | 9)
 }
 

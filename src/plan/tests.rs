@@ -10,7 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::model::Model;
-use super::{Action, Change, Delta, Part, Plan, Terms, plan};
+use super::{Action, Change, Delta, Part, Plan, Terms, Undo, plan};
 use crate::state::{
     Address, AddressKey, AdminState, Device, InterfaceName, Ipip, Kind, MAIN_TABLE, NextHop,
     Observed, Route, RouteKey, RouteType, Scope, State, Ttl, Tunnel,
@@ -263,6 +263,29 @@ fn check(desired: &State, start: State, adopt: bool) -> Result<(), TestCaseError
     Ok(())
 }
 
+/// A plan that is carried out, or broken off after some steps, and taken back.
+fn check_undo(
+    desired: &State,
+    start: State,
+    adopt: bool,
+    done: usize,
+) -> Result<(), TestCaseError> {
+    let observed = observe(start);
+    let mut plan = plan(desired, Some(desired), &observed, &terms(adopt));
+    if !plan.conflicts.is_empty() {
+        return Ok(());
+    }
+    let mut undo = Undo::default();
+    undo.note(&plan, &observed);
+    plan.steps.truncate(done);
+    let middle = observe(carry_out(&plan, &observed)?);
+    let back = undo.plan(&middle);
+    let end = observe(carry_out(&back, &middle)?);
+    prop_assert_eq!(&end.state, &observed.state);
+    prop_assert!(undo.plan(&end).is_empty());
+    Ok(())
+}
+
 fn foreign_is_untouched(
     desired: &State,
     before: &State,
@@ -320,6 +343,16 @@ proptest! {
         start in any_state(&[OURS], &[PROTOCOL]),
     ) {
         check(&desired, start, false)?;
+    }
+
+    #[test]
+    fn what_was_done_can_be_undone(
+        desired in any_state(&[OURS], &[PROTOCOL]),
+        start in any_state(&[OURS, "", "tunnelform:theirs"], &[PROTOCOL, FOREIGN]),
+        adopt: bool,
+        done in 0..40usize,
+    ) {
+        check_undo(&desired, start, adopt, done)?;
     }
 
     #[test]

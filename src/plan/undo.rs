@@ -1,0 +1,174 @@
+//! The way back: what plans may touch, as it was before them, and the plan that makes it so again.
+//!
+//! Going back is planning as usual, towards what was. Ownership plays no part in it: what was adopted goes back to
+//! nobody, and what the kernel dropped of others' is put back.
+
+use std::collections::BTreeMap;
+
+use super::model::Model;
+use super::order::{is_kernels_address, is_kernels_route};
+use super::{Change, Delta, Plan, in_place, order};
+use crate::state::{
+    Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
+};
+
+/// What plans touch, as it was before the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Undo {
+    /// What they change; `None`: it wasn't there.
+    tunnels: BTreeMap<InterfaceName, Option<Tunnel>>,
+    addresses: BTreeMap<AddressKey, Option<Address>>,
+    routes: BTreeMap<RouteKey, Option<Route>>,
+    /// What the kernel drops because of them, and nobody's change says.
+    along: State,
+}
+
+impl Undo {
+    /// Remembers what a plan, made for `observed`, is about to touch. What an earlier one has touched is known already.
+    pub fn note(&mut self, plan: &Plan, observed: &Observed) {
+        let Observed { state, .. } = observed;
+        for change in &plan.changes {
+            match change {
+                Change::Tunnel(name, _) => note(&mut self.tunnels, *name, &state.tunnels),
+                Change::Address(key, _) => note(&mut self.addresses, *key, &state.addresses),
+                Change::Route(key, _) => note(&mut self.routes, *key, &state.routes),
+            }
+        }
+        if order::may_drop(&plan.changes) {
+            self.note_what_goes_along(plan, observed);
+        }
+    }
+
+    fn note_what_goes_along(&mut self, plan: &Plan, observed: &Observed) {
+        let mut model = Model::new(observed);
+        for step in &plan.steps {
+            model.step(&plan.changes, *step);
+        }
+        let after = model.state();
+        let addresses = observed.state.addresses.iter();
+        let addresses = addresses.filter(|(key, address)| {
+            let gone = !after.addresses.contains_key(key);
+            gone && !self.addresses.contains_key(key) && !is_kernels_address(address.protocol)
+        });
+        let routes = observed.state.routes.iter().filter(|(key, route)| {
+            let gone = after.routes.get(key) != Some(route);
+            gone && !self.routes.contains_key(key) && !is_kernels_route(route.protocol)
+        });
+        for (key, address) in addresses {
+            let along = self.along.addresses.entry(*key);
+            along.or_insert_with(|| address.clone());
+        }
+        for (key, route) in routes {
+            let along = self.along.routes.entry(*key);
+            along.or_insert_with(|| route.clone());
+        }
+    }
+
+    /// What differs from before, in the order in which it's to be made so again. `now` holds the routes of every protocol.
+    pub fn plan(&self, now: &Observed) -> Plan {
+        let before = self.before(now);
+        let mut plan = Plan {
+            changes: self.changes(&before, now),
+            ..Plan::default()
+        };
+        order::order(&mut plan, &before, now);
+        plan
+    }
+
+    /// What is now, but for what was touched. What the kernel makes by itself it makes again.
+    fn before(&self, now: &Observed) -> State {
+        let mut before = now.state.clone();
+        before
+            .addresses
+            .retain(|_, address| !is_kernels_address(address.protocol));
+        before
+            .routes
+            .retain(|_, route| !is_kernels_route(route.protocol));
+        restore(&mut before.tunnels, &self.tunnels);
+        restore(&mut before.addresses, &self.addresses);
+        restore(&mut before.routes, &self.routes);
+        // What somebody has put there meanwhile is theirs.
+        let State {
+            tunnels: _,
+            addresses,
+            routes,
+        } = self.along.clone();
+        for (key, address) in addresses {
+            before.addresses.entry(key).or_insert(address);
+        }
+        for (key, route) in routes {
+            before.routes.entry(key).or_insert(route);
+        }
+        before
+    }
+
+    fn changes(&self, before: &State, now: &Observed) -> Vec<Change> {
+        let State {
+            tunnels,
+            addresses,
+            routes,
+        } = &now.state;
+        let goes = |device: InterfaceName| {
+            tunnels.contains_key(&device) && !before.tunnels.contains_key(&device)
+        };
+        let mut changes = Vec::new();
+        for name in self.tunnels.keys() {
+            let delta = delta(
+                tunnels.get(name),
+                before.tunnels.get(name),
+                in_place::change_tunnel,
+            );
+            changes.extend(delta.map(|delta| Change::Tunnel(*name, delta)));
+        }
+        let keys = self.addresses.keys().chain(self.along.addresses.keys());
+        for key in keys.filter(|key| !goes(key.device)) {
+            let (from, to) = (addresses.get(key), before.addresses.get(key));
+            let delta = delta(from, to, |from, to| {
+                in_place::change_address(*key, from, to)
+            });
+            changes.extend(delta.map(|delta| Change::Address(*key, delta)));
+        }
+        for key in self.routes.keys().chain(self.along.routes.keys()) {
+            let (from, to) = (routes.get(key), before.routes.get(key));
+            let update = |from: &Route, to: &Route| Delta::Update {
+                from: from.clone(),
+                to: to.clone(),
+            };
+            let drops = to.is_none() && from.is_some_and(|from| from.devices().any(goes));
+            let delta = delta(from, to, update).filter(|_| !drops);
+            changes.extend(delta.map(|delta| Change::Route(*key, delta)));
+        }
+        changes
+    }
+}
+
+fn note<K: Ord, V: Clone>(touched: &mut BTreeMap<K, Option<V>>, key: K, state: &BTreeMap<K, V>) {
+    let was = state.get(&key).cloned();
+    touched.entry(key).or_insert(was);
+}
+
+fn restore<K: Ord + Clone, V: Clone>(
+    state: &mut BTreeMap<K, V>,
+    touched: &BTreeMap<K, Option<V>>,
+) {
+    for (key, was) in touched {
+        match was {
+            Some(was) => state.insert(key.clone(), was.clone()),
+            None => state.remove(key),
+        };
+    }
+}
+
+/// How to make one object of another; `None`: nothing is to do.
+fn delta<T: Clone + PartialEq>(
+    from: Option<&T>,
+    to: Option<&T>,
+    change: impl Fn(&T, &T) -> Delta<T>,
+) -> Option<Delta<T>> {
+    match (from, to) {
+        (None, None) => None,
+        (None, Some(to)) => Some(Delta::Create(to.clone())),
+        (Some(from), None) => Some(Delta::delete(from.clone())),
+        (Some(from), Some(to)) => (from != to).then(|| change(from, to)),
+    }
+}
