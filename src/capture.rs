@@ -142,6 +142,8 @@ impl Document {
                 },
             duplicate_routes,
             secondaries,
+            // No plan depends on it, only the way back.
+            ipv4_order: _,
             devices,
             alternative_names,
             // What a topology asks for is found in the routes again.
@@ -275,6 +277,7 @@ mod tests {
                 routes: routes.into_iter().collect(),
             };
             Observed {
+                ipv4_order: Vec::new(),
                 state,
                 duplicate_routes,
                 secondaries,

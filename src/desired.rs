@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::state::{
     Address, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed, Route,
-    RouteKey, RouteType, Scope, State, Tunnel,
+    RouteKey, RouteType, Scope, State, Tunnel, prefixes,
 };
 use crate::topology::{self, Effective, Endpoint, Host, Mtu, PeerRoute, Topology, TunnelKind};
 
@@ -458,14 +458,6 @@ impl Build<'_> {
             .copied()
             .or_else(|| self.observed.paths.get(&gateway).map(|path| path.device))
     }
-}
-
-/// The prefixes that hold an address, the longest first.
-fn prefixes(address: IpAddr) -> impl Iterator<Item = IpNet> {
-    let longest = IpNet::from(address).prefix_len();
-    (0..=longest)
-        .rev()
-        .filter_map(move |length| IpNet::new(address, length).ok().map(|net| net.trunc()))
 }
 
 fn admin_state(options: &Effective) -> AdminState {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::desired::{Unmet, desired, lookups};
-use crate::kernel::{self, Extent, Kernel};
-use crate::plan::{Around, Object, Outcome, Plan, Status, Terms, plan, plan_around};
+use crate::kernel::{self, Extent, Kernel, OnRefusal};
+use crate::plan::{Around, Change, Object, Outcome, Plan, Status, Terms, Undo, plan, plan_around};
 use crate::state::{Observed, State};
 use crate::topology::Host;
 
@@ -56,6 +56,43 @@ pub struct Pass {
     pub rounds: Vec<Round>,
     /// What is still to do at the end. Empty: the host is as it should be.
     pub left: Plan,
+    /// What ended the pass before its end.
+    pub broken: Option<Error>,
+    /// How going back has ended, where something went wrong and everything was to be taken back.
+    pub taken_back: Option<TakenBack>,
+}
+
+/// How going back to the state before has ended.
+pub struct TakenBack {
+    /// The plans that were carried out.
+    pub rounds: Vec<Round>,
+    /// What still differs from before. Empty: nothing.
+    pub left: Result<Plan, Error>,
+}
+
+impl TakenBack {
+    /// Whether the host is as before.
+    pub fn is_complete(&self) -> bool {
+        self.left.as_ref().is_ok_and(Plan::is_empty)
+    }
+
+    fn mark(&self, round: &mut Round) {
+        let Ok(left) = &self.left else { return };
+        let left: BTreeSet<Object> = left.changes.iter().map(Change::object).collect();
+        for (change, outcome) in round.plan.changes.iter().zip(&mut round.outcomes) {
+            if outcome.status == Status::Done && !left.contains(&change.object()) {
+                outcome.status = Status::Undone;
+            }
+        }
+    }
+}
+
+impl Round {
+    /// Whether something was refused, or not even tried.
+    fn is_incomplete(&self) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        outcomes.any(|outcome| outcome.status != Status::Done)
+    }
 }
 
 /// Compares the host with the goal. Changes nothing and needs no privilege.
@@ -162,7 +199,7 @@ pub fn keep(
                 observed,
             });
         }
-        let outcomes = kernel.execute(&left.plan, &observed)?;
+        let outcomes = kernel.execute(&left.plan, &observed, OnRefusal::GoOn)?;
         let pairs = left.plan.changes.iter().zip(&outcomes);
         held.extend(
             pairs
@@ -195,42 +232,131 @@ pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Result<Loo
 
 /// Makes the host as the goal says. `announce` sees each plan before it's carried out.
 ///
+/// With [`OnRefusal::Stop`] all or nothing: nothing is touched while something stands in the way that is known
+/// beforehand, and where something goes wrong all the same, everything is taken back.
+///
 /// # Errors
-/// As of [`look`]. What the kernel refuses is in the outcomes.
+/// As of [`look`], before anything was touched. What the kernel refuses is in the outcomes.
 pub fn apply(
     kernel: &mut Kernel,
     goal: Goal,
     terms: &Terms,
-    mut announce: impl FnMut(&Look),
+    on_refusal: OnRefusal,
+    announce: impl FnMut(&Look),
 ) -> Result<Pass, Error> {
-    let mut rounds: Vec<Round> = Vec::new();
-    loop {
-        let found = look(kernel, goal, terms, false)?;
-        let refused = rounds
-            .last()
-            .is_some_and(|round| round.outcomes.iter().any(|o| o.status != Status::Done));
-        let over = found.plan.is_empty()
-            || !found.plan.conflicts.is_empty()
-            || refused
-            || rounds.len() == ROUNDS;
-        if rounds.is_empty() || !over {
-            announce(&found);
-        }
-        if over {
-            return Ok(Pass {
-                rounds,
-                left: found.plan,
+    let mut run = Run {
+        goal,
+        terms,
+        on_refusal,
+        undo: Undo::default(),
+        rounds: Vec::new(),
+    };
+    let end = run.carry_out(kernel, announce);
+    let touched = !run.undo.is_empty();
+    let (left, broken) = match end {
+        Ok(left) => (left, None),
+        Err(error) if touched && on_refusal == OnRefusal::Stop => (Plan::default(), Some(error)),
+        Err(error) => return Err(error),
+    };
+    let whole = left.is_empty() && broken.is_none();
+    let taken_back = match on_refusal {
+        OnRefusal::Stop if touched && !whole => Some(take_back(kernel, &run.undo, terms)),
+        OnRefusal::Stop | OnRefusal::GoOn => None,
+    };
+    if let Some(taken_back) = &taken_back {
+        run.rounds
+            .iter_mut()
+            .for_each(|round| taken_back.mark(round));
+    }
+    Ok(Pass {
+        rounds: run.rounds,
+        left,
+        broken,
+        taken_back,
+    })
+}
+
+struct Run<'a> {
+    goal: Goal<'a>,
+    terms: &'a Terms,
+    on_refusal: OnRefusal,
+    undo: Undo,
+    rounds: Vec<Round>,
+}
+
+impl Run<'_> {
+    /// Until nothing is left to do, or nothing more can be done. What is left.
+    fn carry_out(
+        &mut self,
+        kernel: &mut Kernel,
+        mut announce: impl FnMut(&Look),
+    ) -> Result<Plan, Error> {
+        loop {
+            let found = look(kernel, self.goal, self.terms, false)?;
+            let over = self.is_over(&found.plan);
+            if self.rounds.is_empty() || !over {
+                announce(&found);
+            }
+            if over {
+                return Ok(found.plan);
+            }
+            tracing::debug!(
+                round = self.rounds.len() + 1,
+                changes = found.plan.changes.len(),
+                "carrying out"
+            );
+            self.undo.note(&found.plan, &found.observed);
+            let outcomes = kernel.execute(&found.plan, &found.observed, self.on_refusal)?;
+            self.rounds.push(Round {
+                plan: found.plan,
+                outcomes,
             });
         }
-        tracing::debug!(
-            round = rounds.len() + 1,
-            changes = found.plan.changes.len(),
-            "carrying out"
-        );
-        let outcomes = kernel.execute(&found.plan, &found.observed)?;
-        rounds.push(Round {
-            plan: found.plan,
-            outcomes,
-        });
     }
+
+    fn is_over(&self, plan: &Plan) -> bool {
+        let stands = match self.on_refusal {
+            OnRefusal::Stop => !plan.obstacles.is_empty(),
+            OnRefusal::GoOn => false,
+        };
+        plan.is_empty()
+            || !plan.conflicts.is_empty()
+            || stands
+            || self.rounds.last().is_some_and(Round::is_incomplete)
+            || self.rounds.len() == ROUNDS
+    }
+}
+
+/// Makes what was touched as it was before.
+pub fn take_back(kernel: &mut Kernel, undo: &Undo, terms: &Terms) -> TakenBack {
+    let mut rounds = Vec::new();
+    let extent = Extent {
+        protocol: None,
+        own_protocol: terms.protocol,
+        paths: BTreeSet::new(),
+        counters: false,
+    };
+    let mut tries = 0;
+    let left = loop {
+        tries += 1;
+        let found = kernel
+            .observe(&extent)
+            .map(|observed| (undo.plan(&observed), observed));
+        let broken = match found {
+            Ok((plan, _)) if plan.is_empty() || tries > ROUNDS => break Ok(plan),
+            Ok((plan, observed)) => match kernel.execute(&plan, &observed, OnRefusal::GoOn) {
+                Ok(outcomes) => {
+                    rounds.push(Round { plan, outcomes });
+                    continue;
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        // A conversation that broke off may go on: the next round begins with what there is then.
+        if tries > ROUNDS {
+            break Err(broken.into());
+        }
+    };
+    TakenBack { rounds, left }
 }

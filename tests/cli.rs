@@ -316,7 +316,13 @@ fn a_closed_pipe_is_no_failure() {
         &["completions", "bash"],
         &["--help"],
         &["validate", "examples/ecmp.yaml"],
-        &["apply", "--dry-run", "examples/ecmp.yaml"],
+        &[
+            "apply",
+            "--dry-run",
+            "--against",
+            "empty",
+            "examples/ecmp.yaml",
+        ],
         &["graph", "examples/ecmp.yaml"],
     ] {
         let mut child = std::process::Command::new(BINARY)

@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use clap::Args;
-use tunnelform::kernel::Kernel;
+use tunnelform::kernel::{Kernel, OnRefusal};
 use tunnelform::lock::Lock;
-use tunnelform::plan::{Action, Document, Outcome, Plan, Status, Style, Terms, unified_diff};
-use tunnelform::reconcile::{self, Goal, Look, Pass, Round};
-use tunnelform::topology::{Owner, Protocol, Topology};
+use tunnelform::plan::{
+    Action, ChangeDocument, Document, Outcome, Plan, Status, Style, TakenBackDocument, Terms,
+    unified_diff,
+};
+use tunnelform::reconcile::{self, Goal, Look, Pass, Round, TakenBack};
+use tunnelform::topology::{Host, Owner, Protocol, Topology};
 
 use super::input::{Input, NodeChoice};
 use super::offline::{self, Against};
 use super::{
-    CHANGES, DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json,
-    require_privilege, tell_of_daemon, warn,
+    CHANGES, DONE, FAILED, Failure, HALF_DONE, Output, Result, Terminal, complain, print,
+    print_json, require_privilege, tell_of_daemon, warn,
 };
 
 /// Make the host as the topology says.
@@ -22,8 +25,10 @@ use super::{
     after_help = "Examples:\n  tunnelform apply --dry-run hq.yaml\n  tunnelform apply hq.yaml\n  \
                         tunnelform apply --dry-run --detailed-exitcode --output json hq.yaml\n  \
                         tunnelform apply --netns blue hq.yaml\n\n\
-                        Exit codes: 0 done or nothing to do, 1 error; with --detailed-exitcode 2 for changes, pending \
-                        in a dry run and made otherwise."
+                        When the kernel refuses a change, all that was done is taken back.\n\n\
+                        Exit codes: 0 done or nothing to do, 1 error and nothing changed, 3 error and something \
+                        changed; with --detailed-exitcode 2 for changes, pending in a dry run and made otherwise. With \
+                        --keep-going 1 for any error."
 )]
 pub(super) struct Apply {
     #[command(flatten)]
@@ -50,6 +55,12 @@ pub(super) struct Apply {
     /// Take over tunnels, addresses and routes that exist without our mark.
     #[arg(long)]
     adopt: bool,
+    /// All or nothing: when the kernel refuses a change, take back what was done. The default.
+    #[arg(long, overrides_with = "keep_going")]
+    atomic: bool,
+    /// When the kernel refuses a change, make the others all the same.
+    #[arg(long, short, overrides_with = "atomic")]
+    keep_going: bool,
 }
 
 /// Take away what a topology owns, and nothing else.
@@ -111,9 +122,12 @@ impl Apply {
         let Some(against) = &self.against else {
             let mut kernel = Kernel::open(self.options.netns.as_deref())?;
             let host = self.node.host(&topology, &mut kernel)?;
-            return self
-                .options
-                .run(&mut kernel, Goal::Host(&host), &terms, terminal);
+            let wish = Wish {
+                goal: Goal::Host(&host),
+                terms: &terms,
+                on_refusal: self.on_refusal(),
+            };
+            return self.options.run(&mut kernel, &wish, terminal);
         };
         if let (Against::Empty, Some(warning)) = (against, offline::unknowable(&topology)) {
             warn(terminal, &warning);
@@ -127,7 +141,20 @@ impl Apply {
             None => self.node.host_named(&topology)?,
         };
         let look = offline::plan(&host, &topology, observed, &terms)?;
-        self.options.report_preview(&look, &terms, terminal)
+        let wish = Wish {
+            goal: Goal::Host(&host),
+            terms: &terms,
+            on_refusal: self.on_refusal(),
+        };
+        self.options.report_preview(&look, &wish, terminal)
+    }
+
+    fn on_refusal(&self) -> OnRefusal {
+        if self.keep_going {
+            OnRefusal::GoOn
+        } else {
+            OnRefusal::Stop
+        }
     }
 
     fn every_node(
@@ -163,8 +190,8 @@ impl Destroy {
                     adopt: false,
                     prune: true,
                 };
-                self.options
-                    .run(&mut kernel, Goal::Nothing(None), &terms, terminal)
+                let wish = Wish::destroy(None, &terms);
+                self.options.run(&mut kernel, &wish, terminal)
             }
             Which { file, .. } => {
                 let topology = Input {
@@ -174,9 +201,27 @@ impl Destroy {
                 let mut kernel = Kernel::open(self.options.netns.as_deref())?;
                 let host = self.node.host(&topology, &mut kernel)?;
                 let terms = terms(&topology, false, true);
-                self.options
-                    .run(&mut kernel, Goal::Nothing(Some(&host)), &terms, terminal)
+                let wish = Wish::destroy(Some(&host), &terms);
+                self.options.run(&mut kernel, &wish, terminal)
             }
+        }
+    }
+}
+
+/// What is to be done, and how.
+struct Wish<'a> {
+    goal: Goal<'a>,
+    terms: &'a Terms,
+    on_refusal: OnRefusal,
+}
+
+impl<'a> Wish<'a> {
+    /// As much as can be.
+    fn destroy(known: Option<&'a Host>, terms: &'a Terms) -> Self {
+        Self {
+            goal: Goal::Nothing(known),
+            terms,
+            on_refusal: OnRefusal::GoOn,
         }
     }
 }
@@ -191,21 +236,26 @@ pub(super) fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
 }
 
 impl Options {
-    fn run(&self, kernel: &mut Kernel, goal: Goal, terms: &Terms, terminal: &Terminal) -> Result {
+    fn run(&self, kernel: &mut Kernel, wish: &Wish, terminal: &Terminal) -> Result {
+        let Wish {
+            goal,
+            terms,
+            on_refusal,
+        } = *wish;
         tell_of_daemon(kernel, &terms.owner, terminal);
         if self.dry_run {
             let look = reconcile::look(kernel, goal, terms, false)?;
-            return self.report_preview(&look, terms, terminal);
+            return self.report_preview(&look, wish, terminal);
         }
         require_privilege()?;
         let _lock = Lock::take(kernel.namespace(), Duration::from_secs(self.lock_timeout))?;
         let mut shown = Ok(());
-        let pass = reconcile::apply(kernel, goal, terms, |look| {
+        let pass = reconcile::apply(kernel, goal, terms, on_refusal, |look| {
             if self.output == Output::Text && shown.is_ok() {
                 shown = print(&self.text(look, terminal.style()));
             }
         })?;
-        let report = self.report_pass(&pass, terms, terminal);
+        let report = self.report_pass(&pass, wish, terminal);
         shown.and(report)
     }
 
@@ -216,7 +266,10 @@ impl Options {
         }
     }
 
-    fn report_preview(&self, look: &Look, terms: &Terms, terminal: &Terminal) -> Result {
+    fn report_preview(&self, look: &Look, wish: &Wish, terminal: &Terminal) -> Result {
+        let Wish {
+            terms, on_refusal, ..
+        } = wish;
         let plan = &look.plan;
         match self.output {
             Output::Json => {
@@ -229,18 +282,19 @@ impl Options {
             }
             Output::Text => print(&self.text(look, terminal.style()))?,
         }
-        if !plan.conflicts.is_empty() {
-            return Err(Failure(format!(
-                "nothing would be changed: {}",
-                conflicts(plan)
-            )));
+        if let Some(why) = in_the_way(plan, *on_refusal) {
+            return Err(Failure(format!("nothing would be changed: {why}")));
         }
         Ok(self.code(!plan.is_empty()))
     }
 
-    fn report_pass(&self, pass: &Pass, terms: &Terms, terminal: &Terminal) -> Result {
+    fn report_pass(&self, pass: &Pass, wish: &Wish, terminal: &Terminal) -> Result {
+        let Wish {
+            terms, on_refusal, ..
+        } = *wish;
         let failures = failures(pass);
-        let in_sync = pass.left.is_empty() && pass.left.conflicts.is_empty();
+        let in_sync =
+            pass.left.is_empty() && pass.left.conflicts.is_empty() && pass.broken.is_none();
         match self.output {
             Output::Json => {
                 let mut rounds: Vec<(&Plan, &[Outcome])> = pass
@@ -253,6 +307,7 @@ impl Options {
                 }
                 let mut document = Document::new(terms.owner.as_str(), false, in_sync, &rounds);
                 document.errors = failures.clone();
+                document.taken_back = pass.taken_back.as_ref().map(taken_back);
                 print_json(&document)?;
             }
             Output::Text if !self.diff && !pass.rounds.is_empty() => {
@@ -266,11 +321,14 @@ impl Options {
         for failure in &failures {
             complain(terminal, failure);
         }
-        if pass.rounds.is_empty() && !pass.left.conflicts.is_empty() {
-            complain(
-                terminal,
-                &format!("nothing was changed: {}", conflicts(&pass.left)),
-            );
+        match &pass.taken_back {
+            Some(taken_back) => return Ok(tell_of_return(taken_back, terminal)),
+            None if pass.rounds.is_empty() => {
+                let why = in_the_way(&pass.left, on_refusal);
+                let why = why.map(|why| format!("nothing was changed: {why}"));
+                why.iter().for_each(|why| complain(terminal, why));
+            }
+            None => {}
         }
         Ok(FAILED)
     }
@@ -284,13 +342,77 @@ impl Options {
     }
 }
 
-fn conflicts(plan: &Plan) -> String {
-    let objects: Vec<&str> = plan
-        .conflicts
-        .iter()
-        .map(|conflict| conflict.object.as_str())
-        .collect();
-    format!("not ours: {}", objects.join(", "))
+/// Why a plan can't be carried out; `None`: it can.
+fn in_the_way(plan: &Plan, on_refusal: OnRefusal) -> Option<String> {
+    if !plan.conflicts.is_empty() {
+        let conflicts = plan.conflicts.iter();
+        let objects: Vec<&str> = conflicts.map(|conflict| conflict.object.as_str()).collect();
+        return Some(format!("not ours: {}", objects.join(", ")));
+    }
+    match on_refusal {
+        OnRefusal::Stop if !plan.obstacles.is_empty() => {
+            let obstacles: Vec<String> = plan.obstacles.iter().map(ToString::to_string).collect();
+            let obstacles = obstacles.join("; ");
+            Some(format!("{obstacles} (--keep-going makes what can be made)"))
+        }
+        OnRefusal::Stop | OnRefusal::GoOn => None,
+    }
+}
+
+/// What became of taking back, and the exit code.
+fn tell_of_return(taken_back: &TakenBack, terminal: &Terminal) -> u8 {
+    match &taken_back.left {
+        Ok(left) if left.is_empty() => {
+            complain(
+                terminal,
+                "nothing is changed: what was done is taken back, and the host is as before",
+            );
+            FAILED
+        }
+        Ok(left) => {
+            for round in &taken_back.rounds {
+                for failure in refusals(round) {
+                    complain(terminal, &format!("while taking back: {failure}"));
+                }
+            }
+            let left = left.changes.iter();
+            let left: String = left
+                .map(|change| change.text(Style { color: false }) + "\n")
+                .collect();
+            complain(
+                terminal,
+                &format!(
+                    "not everything could be taken back; this would make the host as before:\n{left}"
+                ),
+            );
+            HALF_DONE
+        }
+        Err(error) => {
+            let Failure(why) = error.into();
+            complain(
+                terminal,
+                &format!(
+                    "what was done couldn't be taken back, and it isn't known how the host differs from before: {why}"
+                ),
+            );
+            HALF_DONE
+        }
+    }
+}
+
+fn taken_back(taken_back: &TakenBack) -> TakenBackDocument {
+    let left = taken_back.left.as_ref();
+    let changes = left.map_or(&[][..], |plan| &plan.changes).iter();
+    TakenBackDocument {
+        complete: taken_back.is_complete(),
+        left: changes
+            .map(|change| ChangeDocument::new(change, &Outcome::PENDING))
+            .collect(),
+        error: left.err().map(|error| {
+            let Failure(why) = error.into();
+            why
+        }),
+    }
 }
 
 /// What was done, as the plan's last line is counted.
@@ -321,25 +443,11 @@ fn made(rounds: &[Round]) -> String {
 
 /// What went wrong: what the kernel refused, and what differs at the end without its having refused anything.
 fn failures(pass: &Pass) -> Vec<String> {
-    let mut failures = Vec::new();
-    for round in &pass.rounds {
-        for (change, outcome) in round.plan.changes.iter().zip(&round.outcomes) {
-            let why = outcome.error.as_deref().unwrap_or_default();
-            match outcome.status {
-                Status::Done => {}
-                Status::Failed => failures.push(format!(
-                    "failed to {} {change}: {why}",
-                    verb(change.action())
-                )),
-                Status::Skipped => {
-                    failures.push(format!("didn't {} {change}: {why}", verb(change.action())))
-                }
-                Status::Pending => {
-                    failures.push(format!("didn't {} {change}", verb(change.action())))
-                }
-            }
-        }
-    }
+    let mut failures: Vec<String> = pass.rounds.iter().flat_map(refusals).collect();
+    failures.extend(pass.broken.as_ref().map(|error| {
+        let Failure(why) = error.into();
+        why
+    }));
     if failures.is_empty() && !pass.rounds.is_empty() {
         let left = pass.left.changes.iter();
         failures.extend(left.map(|change| {
@@ -348,6 +456,21 @@ fn failures(pass: &Pass) -> Vec<String> {
         }));
     }
     failures
+}
+
+/// What the kernel refused, and what could not be tried. What waits behind a refusal isn't worth a line.
+fn refusals(round: &Round) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (change, outcome) in round.plan.changes.iter().zip(&round.outcomes) {
+        let why = outcome.error.as_deref().unwrap_or_default();
+        let verb = verb(change.action());
+        match outcome.status {
+            Status::Failed => lines.push(format!("failed to {verb} {change}: {why}")),
+            Status::Skipped => lines.push(format!("didn't {verb} {change}: {why}")),
+            Status::Done | Status::Undone | Status::Pending => {}
+        }
+    }
+    lines
 }
 
 fn verb(action: Action) -> &'static str {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tunnelform::desired::desired;
-use tunnelform::plan::{Plan, Style, Terms, plan};
+use tunnelform::plan::{Plan, Style, Terms};
 use tunnelform::state::{InterfaceName, Observed, State};
 use tunnelform::topology::{Fleet, Host, Name, Topology};
 
 use super::apply::terms;
 use super::input::{Input, counted, no_such_node};
 use super::offline::{
-    NodePlan, Totals, bare, print_json, print_text, summary, unknowable, with_devices_of,
+    NodePlan, Totals, bare, on_paper, print_json, print_text, summary, unknowable, with_devices_of,
 };
 use super::{CHANGES, DONE, Failure, Result, Terminal, print, warn};
 
@@ -170,9 +170,9 @@ fn compare(
     let to = want(new, will.as_ref())?;
     let known = will.is_none().then(|| from.clone());
     let observed = holding(from, &to);
-    Ok(plan(
+    Ok(on_paper(
         &to,
-        Some(known.as_ref().unwrap_or(&to)),
+        known.as_ref().unwrap_or(&to),
         &observed,
         terms,
     ))

@@ -30,6 +30,8 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 /// `--detailed-exitcode`: there are changes. Also what clap says of wrong arguments.
 const CHANGES: u8 = 2;
+/// Something went wrong, and so did taking back what was done before.
+const HALF_DONE: u8 = 3;
 
 /// Makes a host's IPIP tunnels, addresses and routes match a YAML file.
 #[derive(Parser)]

@@ -136,7 +136,7 @@ pub(super) fn plan(
             let bare = bare(topology, host.node.as_ref());
             let desired = desired(host, &bare)?;
             let observed = with_devices_of(bare, &desired);
-            let plan = plan::plan(&desired, Some(&desired), &observed, terms);
+            let plan = on_paper(&desired, &desired, &observed, terms);
             Ok(Look {
                 desired,
                 observed,
@@ -144,6 +144,13 @@ pub(super) fn plan(
             })
         }
     }
+}
+
+/// A plan for a made-up host: what that lacks tells nothing of the real one.
+pub(super) fn on_paper(desired: &State, known: &State, made_up: &Observed, terms: &Terms) -> Plan {
+    let mut plan = plan::plan(desired, Some(known), made_up, terms);
+    plan.obstacles.clear();
+    plan
 }
 
 /// A made-up host has every device that a state counts on and doesn't make itself.
@@ -196,6 +203,7 @@ pub(super) struct Totals {
     pub(super) nodes: usize,
     pub(super) changed: usize,
     pub(super) conflicts: usize,
+    pub(super) obstacles: usize,
     pub(super) failures: usize,
     pub(super) counts: Counts,
 }
@@ -207,6 +215,7 @@ impl Totals {
             Ok(plan) => {
                 self.changed += usize::from(!plan.is_empty());
                 self.conflicts += usize::from(!plan.conflicts.is_empty());
+                self.obstacles += usize::from(!plan.obstacles.is_empty());
                 self.counts += plan.counts();
             }
             Err(_) => self.failures += 1,
@@ -221,6 +230,9 @@ impl Totals {
         }
         if self.conflicts > 0 {
             parts.push(format!("conflicts on {}", nodes(self.conflicts)));
+        }
+        if self.obstacles > 0 {
+            parts.push(format!("obstacles on {}", nodes(self.obstacles)));
         }
         (!parts.is_empty()).then(|| Failure(parts.join(", ")))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table};
 use tunnelform::kernel::Kernel;
-use tunnelform::plan::{Action, Change, Object, Style};
+use tunnelform::plan::{Action, Change, Object, Plan, Style};
 use tunnelform::reconcile::{self, Goal, Look};
 use tunnelform::state::{Counters, InterfaceName, Kind};
 use tunnelform::topology::Host;
@@ -140,7 +140,7 @@ impl Report {
                     .chain(conflicts)
                     .collect(),
             },
-            warnings: look.plan.warnings.clone(),
+            warnings: warnings(&look.plan),
         }
     }
 
@@ -356,6 +356,11 @@ impl Row {
             },
         }
     }
+}
+
+fn warnings(plan: &Plan) -> Vec<String> {
+    let obstacles = plan.obstacles.iter().map(ToString::to_string);
+    obstacles.chain(plan.warnings.iter().cloned()).collect()
 }
 
 fn differs(change: &Change) -> String {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::socket::{Channel, Request};
-use super::{Error, Indices, Refusal, address, link, route, snapshot};
+use super::{Error, Indices, OnRefusal, Refusal, address, link, route, snapshot};
 use crate::plan::{Action, Change, Delta, Outcome, Part, Plan, Status, Step};
 use crate::state::{InterfaceName, Observed};
 
@@ -30,6 +30,7 @@ pub(super) fn execute(
     channel: &mut Channel,
     plan: &Plan,
     observed: &Observed,
+    on_refusal: OnRefusal,
 ) -> Result<Vec<Outcome>, Error> {
     let mut run = Run {
         channel,
@@ -41,9 +42,13 @@ pub(super) fn execute(
         without_source: Vec::new(),
         tunnels: tunnels(plan, observed),
         outcomes: vec![Outcome::PENDING; plan.changes.len()],
+        refused: false,
     };
     let mut steps = plan.steps.as_slice();
     while let Some((step, rest)) = steps.split_first() {
+        if on_refusal == OnRefusal::Stop && run.refused {
+            break;
+        }
         let removals = steps
             .iter()
             .take_while(|step| run.removed_tunnel(step).is_some())
@@ -57,7 +62,9 @@ pub(super) fn execute(
         }
     }
     run.flush()?;
-    run.try_again_with_source()?;
+    if !(on_refusal == OnRefusal::Stop && run.refused) {
+        run.try_again_with_source()?;
+    }
     Ok(run.outcomes)
 }
 
@@ -91,6 +98,8 @@ struct Run<'a> {
     /// Devices that are tunnels, now or when the plan is carried out.
     tunnels: HashSet<InterfaceName>,
     outcomes: Vec<Outcome>,
+    /// Something was refused for good.
+    refused: bool,
 }
 
 impl Run<'_> {
@@ -223,6 +232,7 @@ impl Run<'_> {
         {
             for change in moved {
                 self.outcomes[change] = failed(&refusal);
+                self.refused = true;
             }
         }
         Ok(())
@@ -262,6 +272,7 @@ impl Run<'_> {
                 Err(refusal) if !(removes && is_gone(&refusal)) => {
                     let source = self.source(change);
                     let source = source.filter(|_| refusal.errno == EINVAL);
+                    self.refused |= source.is_none();
                     self.without_source.extend(source.map(|ip| (change, ip)));
                     // A tunnel that could not be created can't be marked either: the first refusal is the reason.
                     if self.outcomes[change].status != Status::Failed {
@@ -328,6 +339,7 @@ impl Run<'_> {
             true => format!("tunnel {device} isn't there"),
             false => format!("device {device} doesn't exist"),
         };
+        self.refused = true;
         self.outcomes[change] = Outcome {
             status: Status::Skipped,
             error: Some(error),

@@ -75,6 +75,15 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// What to do when the kernel refuses a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnRefusal {
+    /// Send nothing more than what is on its way.
+    Stop,
+    /// Make what doesn't depend on it.
+    GoOn,
+}
+
 /// A connection to the kernel, in one network namespace.
 pub struct Kernel {
     channel: Channel,
@@ -141,12 +150,17 @@ impl Kernel {
         snapshot::devices(&mut self.channel)
     }
 
-    /// Carries out a plan that was made for `observed`. What became of each change, in their order.
+    /// Carries out a plan that was made for `observed`, or as much of it as `on_refusal` says. What became of each change, in their order.
     ///
     /// # Errors
     /// When the conversation itself breaks off. A change that the kernel refuses is an outcome, not an error.
-    pub fn execute(&mut self, plan: &Plan, observed: &Observed) -> Result<Vec<Outcome>, Error> {
-        execute::execute(&mut self.channel, plan, observed)
+    pub fn execute(
+        &mut self,
+        plan: &Plan,
+        observed: &Observed,
+        on_refusal: OnRefusal,
+    ) -> Result<Vec<Outcome>, Error> {
+        execute::execute(&mut self.channel, plan, observed, on_refusal)
     }
 }
 

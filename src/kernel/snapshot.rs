@@ -108,6 +108,9 @@ fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> R
         if raw.secondary {
             observed.secondaries.insert(raw.key);
         }
+        if raw.key.local.is_ipv4() {
+            observed.ipv4_order.push(raw.key);
+        }
         observed.state.addresses.insert(raw.key, raw.address);
     }
     Ok(())

@@ -37,7 +37,7 @@ pub(super) fn diff(
     diff.endpoints();
     diff.addresses();
     diff.routes();
-    diff.missing_devices();
+    diff.limits();
     diff.found
 }
 
@@ -419,42 +419,8 @@ impl Diff<'_> {
         self.known.is_none() && !self.observed.state.tunnels.values().any(owned)
     }
 
-    /// Devices that desired objects need and nobody makes.
-    fn missing_devices(&mut self) {
-        let mut missing = BTreeSet::new();
-        let exists = |device: &InterfaceName| {
-            self.observed.devices.contains_key(device) || self.desired.tunnels.contains_key(device)
-        };
-        let of_tunnels = self
-            .desired
-            .tunnels
-            .values()
-            .filter_map(|tunnel| tunnel.endpoints().device);
-        let of_addresses = self.desired.addresses.keys().map(|key| key.device);
-        let of_routes = self
-            .desired
-            .routes
-            .values()
-            .flat_map(|route| route.devices());
-        missing.extend(
-            of_tunnels
-                .chain(of_addresses)
-                .chain(of_routes)
-                .filter(|device| !exists(device)),
-        );
-        let lines = missing.iter().map(|device| {
-            format!("device {device} doesn't exist on this host: what needs it will fail")
-        });
-        let gateways = self.desired.routes.iter().flat_map(|(key, route)| {
-            let lost = route.nexthops.iter().filter(|hop| hop.device.is_none());
-            lost.filter_map(move |hop| {
-                Some(format!(
-                    "route {key}: no device reaches the gateway {}",
-                    hop.via?
-                ))
-            })
-        });
-        let mut warnings: Vec<String> = lines.chain(gateways).collect();
+    /// What this kernel can't do.
+    fn limits(&mut self) {
         if !self.observed.marks_addresses
             && self
                 .desired
@@ -462,12 +428,11 @@ impl Diff<'_> {
                 .keys()
                 .any(|key| !self.desired.tunnels.contains_key(&key.device))
         {
-            warnings.push(
+            self.found.warnings.push(
                 "this kernel can't mark addresses (Linux 5.18 and later can): those outside our tunnels are added but never pruned"
                     .into(),
             );
         }
-        self.found.warnings.append(&mut warnings);
     }
 }
 

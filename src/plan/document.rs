@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Action, Change, Conflict, Counts, Effect, Plan};
+use super::{Action, Change, Conflict, Counts, Effect, Obstacle, Plan};
 
 /// Version of the document's shape. It changes when a key goes or means something else, not when one is added.
 const FORMAT_VERSION: u32 = 1;
@@ -29,10 +29,25 @@ pub struct Document {
     pub changes: Vec<ChangeDocument>,
     /// What stands in the way; nothing is changed while there is any.
     pub conflicts: Vec<Conflict>,
+    /// What the kernel would refuse.
+    pub obstacles: Vec<Obstacle>,
     /// What else to know.
     pub warnings: Vec<String>,
+    /// What became of what was done before something went wrong; null: nothing was taken back.
+    pub taken_back: Option<TakenBackDocument>,
     /// What went wrong apart from a change of its own.
     pub errors: Vec<String>,
+}
+
+/// How going back to the state before has ended.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct TakenBackDocument {
+    /// Whether the host is as before.
+    pub complete: bool,
+    /// What still differs from before, as changes that would make it so.
+    pub left: Vec<ChangeDocument>,
+    /// Why it isn't known what differs.
+    pub error: Option<String>,
 }
 
 /// The plans of a fleet.
@@ -112,6 +127,8 @@ pub enum Status {
     Failed,
     /// It could not be tried, because something it needs is missing.
     Skipped,
+    /// The kernel did it, and it was taken back.
+    Undone,
 }
 
 /// What became of one change, and why.
@@ -148,7 +165,9 @@ impl Document {
             counts: Counts::default(),
             changes: Vec::new(),
             conflicts: Vec::new(),
+            obstacles: Vec::new(),
             warnings: Vec::new(),
+            taken_back: None,
             errors: Vec::new(),
         };
         for (plan, outcomes) in rounds {
@@ -159,6 +178,7 @@ impl Document {
                 .changes
                 .extend(changes.map(|(index, change)| ChangeDocument::new(change, outcome(index))));
             document.conflicts.extend(plan.conflicts.iter().cloned());
+            document.obstacles.extend(plan.obstacles.iter().cloned());
             document.warnings.extend(plan.warnings.iter().cloned());
         }
         document
@@ -166,7 +186,8 @@ impl Document {
 }
 
 impl ChangeDocument {
-    fn new(change: &Change, outcome: &Outcome) -> Self {
+    /// A change, and what became of it.
+    pub fn new(change: &Change, outcome: &Outcome) -> Self {
         let (before, after) = match change {
             Change::Tunnel(name, delta) => {
                 let with_name = |value| keyed(&serde_json::json!({ "name": name }), value);

@@ -8,6 +8,7 @@ mod diff;
 mod document;
 mod in_place;
 mod model;
+mod obstacles;
 mod order;
 #[cfg(test)]
 mod testing;
@@ -25,7 +26,8 @@ use crate::topology::Owner;
 pub use around::{Around, plan_around};
 pub use dependents::is_kernels_link_local;
 pub use document::{
-    ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, fleet_schema, schema,
+    ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, TakenBackDocument,
+    fleet_schema, schema,
 };
 pub use text::{Style, unified_diff};
 pub use undo::Undo;
@@ -52,6 +54,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Objects that stand in the way. A plan with conflicts must not be carried out.
     pub conflicts: Vec<Conflict>,
+    /// What the kernel will refuse. The other changes can be made all the same.
+    pub obstacles: Vec<Obstacle>,
     /// What else to know.
     pub warnings: Vec<String>,
 }
@@ -157,6 +161,15 @@ pub struct Conflict {
     pub help: String,
 }
 
+/// Why the kernel will refuse changes, as far as the snapshot tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Obstacle {
+    /// The reason, in words.
+    pub reason: String,
+    /// The objects that can't be made because of it, in words: `route 10.244.0.0/16`.
+    pub objects: Vec<String>,
+}
+
 /// What a change does to traffic while it's made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -182,9 +195,11 @@ pub fn plan(desired: &State, known: Option<&State>, observed: &Observed, terms: 
         changes,
         steps: Vec::new(),
         conflicts,
+        obstacles: Vec::new(),
         warnings,
     };
     order::order(&mut plan, desired, observed);
+    plan.obstacles = obstacles::obstacles(&plan.changes, desired, observed);
     plan
 }
 

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Effects};
 use serde_json::Value;
 use similar::TextDiff;
 
-use super::{Action, Change, Delta, Plan};
+use super::{Action, Change, Delta, Obstacle, Plan};
 use crate::state::{
     Address, AddressKey, AdminState, Ipip, Kind, Mode, NextHop, Route, RouteType, State, Tos,
     Tunnel,
@@ -70,6 +70,10 @@ impl Plan {
                 conflict.object, conflict.found, conflict.help
             );
         }
+        for obstacle in &self.obstacles {
+            let sign = style.paint(AnsiColor::Red, "obstacle:");
+            let _ = writeln!(text, "{sign} {obstacle}");
+        }
         for warning in &self.warnings {
             let _ = writeln!(
                 text,
@@ -106,6 +110,25 @@ impl Plan {
             let _ = write!(line, ", {} to put back", counts.restore);
         }
         line + "."
+    }
+}
+
+/// How many objects of a list are named.
+const MOST_NAMED: usize = 3;
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let named: Vec<&str> = self
+            .objects
+            .iter()
+            .take(MOST_NAMED)
+            .map(String::as_str)
+            .collect();
+        let others = match self.objects.len().saturating_sub(MOST_NAMED) {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        write!(f, "{}{others}: {}", named.join(", "), self.reason)
     }
 }
 

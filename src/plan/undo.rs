@@ -3,14 +3,12 @@
 //! Going back is planning as usual, towards what was. Ownership plays no part in it: what was adopted goes back to
 //! nobody, and what the kernel dropped of others' is put back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Model;
 use super::order::{is_kernels_address, is_kernels_route};
 use super::{Change, Delta, Plan, in_place, order};
-use crate::state::{
-    Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
-};
+use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
 
 /// What plans touch, as it was before the first of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,9 +19,23 @@ pub struct Undo {
     routes: BTreeMap<RouteKey, Option<Route>>,
     /// What the kernel drops because of them, and nobody's change says.
     along: State,
+    /// The IPv4 addresses of the devices concerned, in the kernel's order.
+    order: BTreeMap<InterfaceName, Vec<AddressKey>>,
 }
 
 impl Undo {
+    /// Whether nothing was touched.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            tunnels,
+            addresses,
+            routes,
+            along: _,
+            order: _,
+        } = self;
+        tunnels.is_empty() && addresses.is_empty() && routes.is_empty()
+    }
+
     /// Remembers what a plan, made for `observed`, is about to touch. What an earlier one has touched is known already.
     pub fn note(&mut self, plan: &Plan, observed: &Observed) {
         let Observed { state, .. } = observed;
@@ -36,6 +48,20 @@ impl Undo {
         }
         if order::may_drop(&plan.changes) {
             self.note_what_goes_along(plan, observed);
+        }
+        self.note_order(observed);
+    }
+
+    fn note_order(&mut self, observed: &Observed) {
+        let touched = self.addresses.keys().chain(self.along.addresses.keys());
+        let concerned: BTreeSet<InterfaceName> = touched
+            .map(|key| key.device)
+            .filter(|device| !self.order.contains_key(device))
+            .collect();
+        for key in &observed.ipv4_order {
+            if concerned.contains(&key.device) {
+                self.order.entry(key.device).or_default().push(*key);
+            }
         }
     }
 
@@ -102,6 +128,35 @@ impl Undo {
         before
     }
 
+    /// Addresses that are there and stand before one that was before them. A new address comes last, so all from the
+    /// first that is missing have to be made anew.
+    fn misplaced(
+        &self,
+        places: &BTreeMap<AddressKey, usize>,
+        before: &State,
+        now: &Observed,
+    ) -> BTreeSet<AddressKey> {
+        let mut misplaced = BTreeSet::new();
+        for (device, order) in &self.order {
+            let stays =
+                |key: &&AddressKey| key.device == *device && before.addresses.contains_key(key);
+            let there = now.ipv4_order.iter().filter(stays);
+            let there: Vec<&AddressKey> = there.filter(|key| places.contains_key(key)).collect();
+            let wanted: Vec<&AddressKey> = order.iter().filter(stays).collect();
+            let pairs = wanted.iter().zip(&there);
+            let right = pairs.take_while(|(wanted, there)| wanted == there).count();
+            misplaced.extend(there[right..].iter().copied());
+        }
+        misplaced
+    }
+
+    /// Each IPv4 address's place on its device.
+    fn places(&self) -> BTreeMap<AddressKey, usize> {
+        let orders = self.order.values();
+        let places = orders.flat_map(|order| order.iter().enumerate());
+        places.map(|(place, key)| (*key, place)).collect()
+    }
+
     fn changes(&self, before: &State, now: &Observed) -> Vec<Change> {
         let State {
             tunnels,
@@ -120,13 +175,23 @@ impl Undo {
             );
             changes.extend(delta.map(|delta| Change::Tunnel(*name, delta)));
         }
+        let places = self.places();
+        let misplaced = self.misplaced(&places, before, now);
         let keys = self.addresses.keys().chain(self.along.addresses.keys());
-        for key in keys.filter(|key| !goes(key.device)) {
-            let (from, to) = (addresses.get(key), before.addresses.get(key));
-            let delta = delta(from, to, |from, to| {
-                in_place::change_address(*key, from, to)
-            });
-            changes.extend(delta.map(|delta| Change::Address(*key, delta)));
+        let keys: BTreeSet<AddressKey> = keys.chain(&misplaced).copied().collect();
+        let mut keys: Vec<AddressKey> = keys.into_iter().filter(|key| !goes(key.device)).collect();
+        keys.sort_by_key(|key| places.get(key).copied().unwrap_or(usize::MAX));
+        for key in keys {
+            let (from, to) = (addresses.get(&key), before.addresses.get(&key));
+            let delta = match (from, to) {
+                (Some(from), Some(to)) if misplaced.contains(&key) => Some(Delta::Replace {
+                    from: from.clone(),
+                    to: to.clone(),
+                    why: "it had another place among the device's addresses".into(),
+                }),
+                _ => delta(from, to, |from, to| in_place::change_address(key, from, to)),
+            };
+            changes.extend(delta.map(|delta| Change::Address(key, delta)));
         }
         for key in self.routes.keys().chain(self.along.routes.keys()) {
             let (from, to) = (routes.get(key), before.routes.get(key));
@@ -147,10 +212,7 @@ fn note<K: Ord, V: Clone>(touched: &mut BTreeMap<K, Option<V>>, key: K, state: &
     touched.entry(key).or_insert(was);
 }
 
-fn restore<K: Ord + Clone, V: Clone>(
-    state: &mut BTreeMap<K, V>,
-    touched: &BTreeMap<K, Option<V>>,
-) {
+fn restore<K: Ord + Clone, V: Clone>(state: &mut BTreeMap<K, V>, touched: &BTreeMap<K, Option<V>>) {
     for (key, was) in touched {
         match was {
             Some(was) => state.insert(key.clone(), was.clone()),

@@ -17,6 +17,7 @@ use serde::{Serialize, Serializer};
 pub use address::{Address, AddressKey, Lifetime};
 pub use interface::{InterfaceName, InvalidName};
 pub use observed::{Counters, Device, Observed, Path};
+pub(crate) use route::prefixes;
 pub use route::{IPV6_DEFAULT_METRIC, MAIN_TABLE, NextHop, Route, RouteKey, RouteType, Scope};
 pub use tunnel::{AdminState, Encap, Endpoints, Ipip, Kind, Mode, Tos, Ttl, Tunnel};
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::route::prefixes;
 use super::{AddressKey, InterfaceName, MAIN_TABLE, Route, RouteKey, RouteType, State};
 
 /// One snapshot of a network namespace.
@@ -18,6 +18,8 @@ pub struct Observed {
     pub duplicate_routes: Vec<(RouteKey, Route)>,
     /// IPv4 addresses that stand behind another in the same network (`IFA_F_SECONDARY`) and may go when it goes.
     pub secondaries: BTreeSet<AddressKey>,
+    /// IPv4 addresses in the kernel's order: a device's first is the source of packets that nothing else gives one.
+    pub ipv4_order: Vec<AddressKey>,
     /// Every network device, tunnels included.
     pub devices: BTreeMap<InterfaceName, Device>,
     /// Alternative names of devices (`ip link property add … altname`), which a device's name can't be.
@@ -61,11 +63,7 @@ impl Observed {
         if self.state.addresses.keys().any(|key| key.local == address) {
             return None;
         }
-        let longest = IpNet::from(address).prefix_len();
-        let networks = (0..=longest).rev();
-        let networks =
-            networks.filter_map(|length| Some(IpNet::new(address, length).ok()?.trunc()));
-        let (key, route) = networks.into_iter().find_map(|to| {
+        let (key, route) = prefixes(address).find_map(|to| {
             let key = |tos, metric| RouteKey {
                 table: MAIN_TABLE,
                 to,

@@ -29,6 +29,14 @@ pub struct RouteKey {
     pub metric: u32,
 }
 
+/// The prefixes that hold an address, the longest first.
+pub(crate) fn prefixes(address: IpAddr) -> impl Iterator<Item = IpNet> {
+    let longest = IpNet::from(address).prefix_len();
+    (0..=longest)
+        .rev()
+        .filter_map(move |length| IpNet::new(address, length).ok().map(|net| net.trunc()))
+}
+
 /// The properties of a route that its key doesn't hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Route {

@@ -233,7 +233,9 @@ impl Board {
                         count(&mut counts, change.action());
                         self.done(change);
                     }
-                    Status::Failed | Status::Skipped | Status::Pending => failed += 1,
+                    Status::Failed | Status::Skipped | Status::Pending | Status::Undone => {
+                        failed += 1
+                    }
                 }
             }
         }

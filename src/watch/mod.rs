@@ -15,7 +15,7 @@ mod wake;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{self, Kernel, Monitor, News};
+use crate::kernel::{self, Kernel, Monitor, News, OnRefusal};
 use crate::lock::{self, Lock, Presence};
 use crate::plan::Terms;
 use crate::reconcile::{self, Goal, Kept};
@@ -474,7 +474,7 @@ impl<O: Origin> Daemon<'_, O> {
         if let (OnExit::Destroy, Some(good)) = (self.options.on_exit, self.source.good()) {
             let _lock = Lock::take(kernel.namespace(), self.options.lock_timeout)?;
             let goal = Goal::Nothing(Some(&good.host));
-            let pass = reconcile::apply(kernel, goal, &good.terms, |_| ())?;
+            let pass = reconcile::apply(kernel, goal, &good.terms, OnRefusal::GoOn, |_| ())?;
             self.reporter.destroyed(&pass);
         }
         Ok(())

@@ -102,7 +102,7 @@ impl Reporter {
                         done(change, trigger, damping);
                         count(&mut counts, change.action());
                     }
-                    Status::Failed | Status::Skipped | Status::Pending => {
+                    Status::Failed | Status::Skipped | Status::Pending | Status::Undone => {
                         refused += 1;
                         let why = outcome.error.as_deref().unwrap_or("not carried out");
                         self.refused(change, why, damping);

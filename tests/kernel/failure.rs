@@ -1,4 +1,5 @@
-//! What the kernel refuses is said in its words, and doesn't keep the rest from being done.
+//! What the kernel would refuse is known before anything is touched; with `--keep-going` it's said in the kernel's words,
+//! and doesn't keep the rest from being done.
 
 use serde_json::Value;
 
@@ -7,6 +8,7 @@ use crate::world::{Host, Plan, TUNNELFORM, World, assert_same, run, trials};
 trials![
     unreachable_gateway,
     missing_device,
+    device_that_is_down,
     source_that_no_device_has,
     without_privilege
 ];
@@ -22,11 +24,29 @@ fn status<'a>(plan: &'a Plan, object: &str, key: &str) -> &'a Value {
 
 const TUNNELS: &str = "tunnels:\n  tun1: {local: 192.168.10.2, remote: 192.168.20.2, addresses: [10.10.100.1/24], routes: [10.244.0.0/16]}\n";
 
+/// Nothing is touched, and the plan already says why.
+#[track_caller]
+fn stands_in_the_way(host: &Host, file: &str, reason: &str, keys: &[&str]) {
+    let before = host.seen();
+    for arguments in [&["--dry-run"][..], &[]] {
+        let plan = host.try_apply(file, arguments).exits(1).says(reason).plan();
+        let obstacles = plan.0["obstacles"].as_array().expect("a list");
+        let about = |obstacle: &&Value| obstacle["reason"] == reason;
+        let obstacle = obstacles.iter().find(about).expect("the obstacle");
+        assert_eq!(obstacle["objects"], Value::from(keys.to_vec()));
+        assert_same(&host.seen(), &before);
+    }
+}
+
 /// All but the failed one is done, and done for good: repeating changes nothing but tries that one again.
 #[track_caller]
 fn fails_alone(host: &Host, file: &str, key: &str, sentence: &str) {
     for turn in 0..2 {
-        let run = host.try_apply(file, &[]).exits(1).says(sentence).says(key);
+        let run = host
+            .try_apply(file, &["--keep-going"])
+            .exits(1)
+            .says(sentence)
+            .says(key);
         let plan = run.plan();
         assert_eq!(status(&plan, "route", key), "failed");
         let error = plan.change("route", key)["error"]
@@ -49,6 +69,12 @@ fn unreachable_gateway() {
     let file = hq(&format!(
         "{TUNNELS}routes:\n  - {{to: 10.8.0.0/16, via: 172.16.0.1, device: eth0}}\n  - {{to: 10.66.0.0/16, type: blackhole}}"
     ));
+    stands_in_the_way(
+        &host,
+        &file,
+        "nothing on eth0 reaches the gateway 172.16.0.1",
+        &["route 10.8.0.0/16"],
+    );
     fails_alone(&host, &file, "10.8.0.0/16", "Nexthop has invalid gateway");
 }
 
@@ -59,10 +85,16 @@ fn source_that_no_device_has() {
     let file = hq(&format!(
         "{TUNNELS}routes:\n  - {{to: 10.8.0.0/16, device: eth0, src: 172.16.0.1}}\n  - {{to: 10.66.0.0/16, type: blackhole}}"
     ));
+    stands_in_the_way(
+        &host,
+        &file,
+        "no device has the source address 172.16.0.1",
+        &["route 10.8.0.0/16"],
+    );
     fails_alone(&host, &file, "10.8.0.0/16", "Invalid prefsrc address");
 }
 
-/// A device that isn't there: what needs it is skipped and says so, in the plan already.
+/// A device that isn't there: the plan says so, and what needs it is skipped.
 fn missing_device() {
     let world = World::new();
     let host = world.lone();
@@ -70,10 +102,16 @@ fn missing_device() {
         "{TUNNELS}  tun2: {{local: 192.168.10.2, remote: 192.168.20.3, device: eth7, addresses: [10.10.101.1/24]}}\n\
          routes:\n  - {{to: 10.8.0.0/16, device: eth8}}\n  - {{to: 10.66.0.0/16, type: blackhole}}\naddresses: {{eth9: [10.9.0.1/24]}}"
     ));
-    let warnings = host.plan(&file).warnings();
-    let plan = host.try_apply(&file, &[]).exits(1).plan();
+    for (device, object) in [
+        ("eth7", "tunnel tun2"),
+        ("eth8", "route 10.8.0.0/16"),
+        ("eth9", "address 10.9.0.1/24 on eth9"),
+    ] {
+        let reason = format!("device {device} doesn't exist");
+        stands_in_the_way(&host, &file, &reason, &[object]);
+    }
+    let plan = host.try_apply(&file, &["--keep-going"]).exits(1).plan();
     for device in ["eth7", "eth8", "eth9"] {
-        assert!(warnings.contains(device), "{warnings}");
         assert!(
             plan.0["errors"].to_string().contains(device),
             "{}",
@@ -95,6 +133,25 @@ fn missing_device() {
     host.ip(
         "link add eth7 up type dummy\nlink add eth8 up type dummy\nlink add eth9 up type dummy",
     );
+    host.apply(&file);
+    host.settled(&file);
+}
+
+/// The kernel has no routes through a device that is down, of either family.
+fn device_that_is_down() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link add eth1 type dummy\naddr add 172.16.0.2/24 dev eth1");
+    let file = hq(&format!(
+        "{TUNNELS}routes:\n  - {{to: 10.8.0.0/16, via: 172.16.0.1, device: eth1}}\n  - {{to: 'fd08::/48', device: eth1}}\n  - {{to: 10.66.0.0/16, type: blackhole}}"
+    ));
+    let keys = ["route 10.8.0.0/16", "route fd08::/48"];
+    stands_in_the_way(&host, &file, "device eth1 is down", &keys);
+    let plan = host.try_apply(&file, &["--keep-going"]).exits(1).plan();
+    for key in ["10.8.0.0/16", "fd08::/48"] {
+        assert_eq!(status(&plan, "route", key), "failed");
+    }
+    host.ip("link set eth1 up");
     host.apply(&file);
     host.settled(&file);
 }

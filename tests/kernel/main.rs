@@ -3,6 +3,7 @@
 //! `cargo test --test kernel -- FILTER` boots a kernel with ipip, or uses this machine's (`tests/with-ipip`), once for
 //! each half of the tests. `ip` is the independent witness: no test believes what tunnelform says of itself alone.
 
+mod atomic;
 mod attributes;
 mod commands;
 mod drift;
@@ -64,6 +65,7 @@ fn trials() -> Vec<Trial> {
             effects::trials(),
             mtu::trials(),
             failure::trials(),
+            atomic::trials(),
             lock::trials(),
             netns::trials(),
             scale::trials(),

@@ -387,17 +387,6 @@ impl Plan {
             .map(|conflict| conflict["object"].as_str().unwrap_or_default().to_owned())
             .collect()
     }
-
-    /// The warnings, a line each.
-    pub fn warnings(&self) -> String {
-        let warnings = self.0["warnings"].as_array();
-        warnings
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
-    }
 }
 
 /// What a host has, as `ip` sees it.
