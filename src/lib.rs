@@ -2,8 +2,8 @@
 //!
 //! Data walks one way. [`topology`] reads what a person wrote; [`desired`] makes of it the [`state`] that one host
 //! should have; [`kernel`] observes the state that it has, in the same types; [`plan`] compares the two and orders what
-//! differs; [`kernel`] carries the plan out; [`reconcile`] is that pass, once round. [`lock`] keeps two passes apart, and
-//! [`watch`] makes a pass whenever something may have changed.
+//! differs; [`kernel`] carries the plan out; [`reconcile`] is that pass, once round. [`lock`] keeps two passes apart,
+//! [`trial`] takes a pass back that nobody confirms, and [`watch`] makes one whenever something may have changed.
 //! [`graph`] draws what was read, and [`probe`] asks the hosts at the tunnels' other ends whether they are there.
 //!
 //! `topology`, `state`, `desired`, `plan` and `graph` are pure: no netlink, no files, no clock. Ownership lives on the
@@ -25,4 +25,5 @@ pub mod reconcile;
 pub mod source;
 pub mod state;
 pub mod topology;
+pub mod trial;
 pub mod watch;

@@ -77,12 +77,12 @@ impl Presence {
     /// # Errors
     /// [`Error::Open`]; [`Error::Watched`] if another process does.
     pub fn announce(namespace: NamespaceId, owner: &Owner, topology: &str) -> Result<Self, Error> {
-        let (directory, path) = daemon_path(namespace, owner);
+        let path = daemon_path(namespace, owner);
         let fail = |source| Error::Open {
             path: path.clone(),
             source,
         };
-        let file = open(&directory, &path).map_err(fail)?;
+        let file = open(&path).map_err(fail)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
@@ -118,8 +118,7 @@ impl Presence {
 impl Daemon {
     /// The daemon that keeps an owner's objects in a network namespace.
     pub fn find(namespace: NamespaceId, owner: &Owner) -> Option<Self> {
-        let (_, path) = daemon_path(namespace, owner);
-        let mut file = File::open(&path).ok()?;
+        let mut file = File::open(daemon_path(namespace, owner)).ok()?;
         // Who holds no lock any more is gone, and its file is what it left.
         if !matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)) {
             return None;
@@ -142,11 +141,14 @@ fn run_directory() -> PathBuf {
     std::env::var_os("TUNNELFORM_RUN_DIR").map_or_else(|| RUN_DIRECTORY.into(), PathBuf::from)
 }
 
-fn daemon_path(namespace: NamespaceId, owner: &Owner) -> (PathBuf, PathBuf) {
-    let directory = run_directory();
+/// A network namespace's file in the run directory.
+pub(crate) fn run_file(namespace: NamespaceId, name: &str) -> PathBuf {
     let NamespaceId { device, inode } = namespace;
-    let path = directory.join(format!("netns-{device}-{inode}-{owner}.watch"));
-    (directory, path)
+    run_directory().join(format!("netns-{device}-{inode}.{name}"))
+}
+
+fn daemon_path(namespace: NamespaceId, owner: &Owner) -> PathBuf {
+    run_file(namespace, &format!("{owner}.watch"))
 }
 
 impl Lock {
@@ -155,12 +157,8 @@ impl Lock {
     /// # Errors
     /// [`Error::Open`], [`Error::Held`].
     pub fn take(namespace: NamespaceId, limit: Duration) -> Result<Self, Error> {
-        let directory = run_directory();
-        let path = directory.join(format!(
-            "netns-{}-{}.lock",
-            namespace.device, namespace.inode
-        ));
-        let file = open(&directory, &path).map_err(|source| Error::Open {
+        let path = run_file(namespace, "lock");
+        let file = open(&path).map_err(|source| Error::Open {
             path: path.clone(),
             source,
         })?;
@@ -184,8 +182,8 @@ impl Lock {
 }
 
 /// The file belongs to its maker alone: whoever can open it could hold the lock for ever.
-fn open(directory: &Path, path: &Path) -> io::Result<File> {
-    match fs::DirBuilder::new().mode(0o755).create(directory) {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    match fs::DirBuilder::new().mode(0o755).create(run_directory()) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }

@@ -21,7 +21,30 @@ pub enum Error {
     /// The host lacks what the topology counts on.
     #[error(transparent)]
     Unmet(#[from] Unmet),
+    /// The way back can't be kept, so nothing is touched.
+    #[error("without a way back nothing is changed")]
+    NoWayBack(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
+
+/// Who sees what a pass is about to do.
+pub trait Witness {
+    /// Sees each plan before it's carried out, and the first also where there is nothing to carry out.
+    fn sees(&mut self, look: &Look) {
+        let _ = look;
+    }
+
+    /// Learns what is about to be touched, as it is, and all that was touched before.
+    ///
+    /// # Errors
+    /// [`Error::NoWayBack`]: then nothing more is touched.
+    fn will_touch(&mut self, undo: &Undo) -> Result<(), Error> {
+        let _ = undo;
+        Ok(())
+    }
+}
+
+/// Nobody looks.
+impl Witness for () {}
 
 /// What the host should become.
 #[derive(Clone, Copy)]
@@ -230,7 +253,7 @@ pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Result<Loo
     })
 }
 
-/// Makes the host as the goal says. `announce` sees each plan before it's carried out.
+/// Makes the host as the goal says.
 ///
 /// With [`OnRefusal::Stop`] all or nothing: nothing is touched while something stands in the way that is known
 /// beforehand, and where something goes wrong all the same, everything is taken back.
@@ -242,7 +265,7 @@ pub fn apply(
     goal: Goal,
     terms: &Terms,
     on_refusal: OnRefusal,
-    announce: impl FnMut(&Look),
+    witness: &mut impl Witness,
 ) -> Result<Pass, Error> {
     let mut run = Run {
         goal,
@@ -251,7 +274,7 @@ pub fn apply(
         undo: Undo::default(),
         rounds: Vec::new(),
     };
-    let end = run.carry_out(kernel, announce);
+    let end = run.carry_out(kernel, witness);
     let touched = !run.undo.is_empty();
     let (left, broken) = match end {
         Ok(left) => (left, None),
@@ -260,7 +283,7 @@ pub fn apply(
     };
     let whole = left.is_empty() && broken.is_none();
     let taken_back = match on_refusal {
-        OnRefusal::Stop if touched && !whole => Some(take_back(kernel, &run.undo, terms)),
+        OnRefusal::Stop if touched && !whole => Some(take_back(kernel, &run.undo, terms.protocol)),
         OnRefusal::Stop | OnRefusal::GoOn => None,
     };
     if let Some(taken_back) = &taken_back {
@@ -289,13 +312,13 @@ impl Run<'_> {
     fn carry_out(
         &mut self,
         kernel: &mut Kernel,
-        mut announce: impl FnMut(&Look),
+        witness: &mut impl Witness,
     ) -> Result<Plan, Error> {
         loop {
             let found = look(kernel, self.goal, self.terms, false)?;
             let over = self.is_over(&found.plan);
             if self.rounds.is_empty() || !over {
-                announce(&found);
+                witness.sees(&found);
             }
             if over {
                 return Ok(found.plan);
@@ -305,7 +328,10 @@ impl Run<'_> {
                 changes = found.plan.changes.len(),
                 "carrying out"
             );
-            self.undo.note(&found.plan, &found.observed);
+            let mut undo = self.undo.clone();
+            undo.note(&found.plan, &found.observed);
+            witness.will_touch(&undo)?;
+            self.undo = undo;
             let outcomes = kernel.execute(&found.plan, &found.observed, self.on_refusal)?;
             self.rounds.push(Round {
                 plan: found.plan,
@@ -328,11 +354,11 @@ impl Run<'_> {
 }
 
 /// Makes what was touched as it was before.
-pub fn take_back(kernel: &mut Kernel, undo: &Undo, terms: &Terms) -> TakenBack {
+pub fn take_back(kernel: &mut Kernel, undo: &Undo, route_protocol: u8) -> TakenBack {
     let mut rounds = Vec::new();
     let extent = Extent {
         protocol: None,
-        own_protocol: terms.protocol,
+        own_protocol: route_protocol,
         paths: BTreeSet::new(),
         counters: false,
     };

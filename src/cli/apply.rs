@@ -1,16 +1,18 @@
 //! `tunnelform apply` and `tunnelform destroy`.
 
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
-use tunnelform::kernel::{Kernel, OnRefusal};
+use tunnelform::kernel::{Kernel, NamespaceId, OnRefusal};
 use tunnelform::lock::Lock;
 use tunnelform::plan::{
-    Action, ChangeDocument, Document, Outcome, Plan, Status, Style, TakenBackDocument, Terms,
+    Action, ChangeDocument, Document, Outcome, Plan, Status, Style, TakenBackDocument, Terms, Undo,
     unified_diff,
 };
-use tunnelform::reconcile::{self, Goal, Look, Pass, Round, TakenBack};
+use tunnelform::reconcile::{self, Goal, Look, Pass, Round, TakenBack, Witness};
 use tunnelform::topology::{Host, Owner, Protocol, Topology};
+use tunnelform::trial::{self, Guarded, Unconfirmed};
 
 use super::input::{Input, NodeChoice};
 use super::offline::{self, Against};
@@ -113,6 +115,60 @@ struct Options {
     /// Seconds to wait for another run in the same namespace.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     lock_timeout: u64,
+    /// Take the change back unless `tunnelform confirm` comes within that time (1s to 1day, such as `60s`), even if this
+    /// command and its terminal are gone.
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    confirm_within: Option<Within>,
+}
+
+/// How long a change may wait to be confirmed.
+#[derive(Clone, Copy)]
+struct Within(Duration);
+
+impl std::str::FromStr for Within {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        let time = humantime::parse_duration(text).ok();
+        time.filter(|time| range.contains(time))
+            .map(Self)
+            .ok_or_else(|| "expected a time from 1s to 1day, such as `60s`".into())
+    }
+}
+
+/// Shows each plan before it's carried out, and has a guardian keep the way back.
+struct Stand<'a> {
+    options: &'a Options,
+    terminal: &'a Terminal,
+    terms: &'a Terms,
+    namespace: NamespaceId,
+    shown: std::result::Result<(), Failure>,
+    guarded: Option<Guarded>,
+}
+
+impl Witness for Stand<'_> {
+    fn sees(&mut self, look: &Look) {
+        if self.options.output == Output::Text && self.shown.is_ok() {
+            self.shown = print(&self.options.text(look, self.terminal.style()));
+        }
+    }
+
+    fn will_touch(&mut self, undo: &Undo) -> std::result::Result<(), reconcile::Error> {
+        let no_way_back = |error: trial::Error| reconcile::Error::NoWayBack(error.into());
+        let Some(within) = self.options.confirm_within else {
+            return Ok(());
+        };
+        if self.guarded.is_none() {
+            let netns = self.options.netns.as_deref();
+            let guarded = Guarded::begin(self.namespace, netns, self.terms, within.0);
+            self.guarded = Some(guarded.map_err(no_way_back)?);
+        }
+        match &mut self.guarded {
+            Some(guarded) => guarded.note(undo).map_err(no_way_back),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Apply {
@@ -248,15 +304,68 @@ impl Options {
             return self.report_preview(&look, wish, terminal);
         }
         require_privilege()?;
-        let _lock = Lock::take(kernel.namespace(), Duration::from_secs(self.lock_timeout))?;
-        let mut shown = Ok(());
-        let pass = reconcile::apply(kernel, goal, terms, on_refusal, |look| {
-            if self.output == Output::Text && shown.is_ok() {
-                shown = print(&self.text(look, terminal.style()));
-            }
-        })?;
+        let namespace = kernel.namespace();
+        let lock = Lock::take(namespace, Duration::from_secs(self.lock_timeout))?;
+        Unconfirmed::refuse(namespace)?;
+        let mut stand = Stand {
+            options: self,
+            terminal,
+            terms,
+            namespace,
+            shown: Ok(()),
+            guarded: None,
+        };
+        let pass = reconcile::apply(kernel, goal, terms, on_refusal, &mut stand)?;
+        let Stand { shown, guarded, .. } = stand;
+        let on_trial = self.end(guarded, &pass)?;
+        drop(lock);
         let report = self.report_pass(&pass, wish, terminal);
-        shown.and(report)
+        let code = shown.and(report)?;
+        match on_trial {
+            Some(within) => self.ask(namespace, within, code, terminal),
+            None => Ok(code),
+        }
+    }
+
+    /// Whether the change is on trial now, and for how long: there is one, and it isn't taken back already.
+    fn end(
+        &self,
+        guarded: Option<Guarded>,
+        pass: &Pass,
+    ) -> std::result::Result<Option<Duration>, Failure> {
+        match (guarded, &pass.taken_back) {
+            (Some(guarded), None) => {
+                guarded.made()?;
+                Ok(self.confirm_within.map(|within| within.0))
+            }
+            (Some(guarded), Some(_)) => {
+                guarded.abandon()?;
+                Ok(None)
+            }
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// Tells how to keep the change; somebody at the terminal just presses Enter.
+    fn ask(
+        &self,
+        namespace: NamespaceId,
+        within: Duration,
+        code: u8,
+        terminal: &Terminal,
+    ) -> Result {
+        let at_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if at_terminal && self.output == Output::Text {
+            return super::confirm::ask(namespace, code, terminal);
+        }
+        let netns = self.netns.as_ref().map(|name| format!(" --netns {name}"));
+        let note = format!(
+            "on trial: `tunnelform confirm{}` keeps the change, else it's taken back in {}",
+            netns.unwrap_or_default(),
+            humantime::format_duration(within)
+        );
+        super::note(terminal, &note);
+        Ok(code)
     }
 
     fn text(&self, look: &Look, style: Style) -> String {
@@ -360,7 +469,7 @@ fn in_the_way(plan: &Plan, on_refusal: OnRefusal) -> Option<String> {
 }
 
 /// What became of taking back, and the exit code.
-fn tell_of_return(taken_back: &TakenBack, terminal: &Terminal) -> u8 {
+pub(super) fn tell_of_return(taken_back: &TakenBack, terminal: &Terminal) -> u8 {
     match &taken_back.left {
         Ok(left) if left.is_empty() => {
             complain(

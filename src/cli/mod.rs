@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, what goes to which stream. One file a subcommand.
 
 mod apply;
+mod confirm;
 mod diff;
 mod doctor;
 mod export;
@@ -86,6 +87,10 @@ enum Command {
     Validate(validate::Validate),
     Apply(apply::Apply),
     Destroy(apply::Destroy),
+    Confirm(confirm::Confirm),
+    Rollback(confirm::Rollback),
+    #[command(hide = true)]
+    Guard(confirm::Guard),
     Status(status::Status),
     Probe(probe::Probe),
     Watch(watch::Watch),
@@ -159,6 +164,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Validate(command) => command.run(&terminal),
         Command::Apply(command) => command.run(&terminal),
         Command::Destroy(command) => command.run(&terminal),
+        Command::Confirm(command) => command.run(),
+        Command::Rollback(command) => command.run(&terminal),
+        Command::Guard(command) => command.run(),
         Command::Status(command) => command.run(&terminal),
         Command::Probe(command) => command.run(&terminal),
         Command::Watch(command) => command.run(),
@@ -211,6 +219,10 @@ fn warn(terminal: &Terminal, message: &str) {
     say(terminal, anstyle::AnsiColor::Yellow, "warning:", message);
 }
 
+fn note(terminal: &Terminal, message: &str) {
+    say(terminal, anstyle::AnsiColor::Cyan, "note:", message);
+}
+
 fn say(terminal: &Terminal, color: anstyle::AnsiColor, sign: &str, message: &str) {
     let style = color.on_default().bold();
     let sign = if terminal.error_style().color {
@@ -232,9 +244,9 @@ fn tell_of_daemon(kernel: &Kernel, owner: &Owner, terminal: &Terminal) {
             topology,
             standing,
         } = daemon;
-        let note =
+        let text =
             format!("`tunnelform watch` (process {process}) follows {topology} here: {standing}");
-        say(terminal, anstyle::AnsiColor::Cyan, "note:", &note);
+        note(terminal, &text);
     }
 }
 

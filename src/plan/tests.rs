@@ -277,6 +277,11 @@ fn check_undo(
     }
     let mut undo = Undo::default();
     undo.note(&plan, &observed);
+    let written = serde_json::to_string(&undo).unwrap();
+    prop_assert_eq!(
+        serde_json::from_str::<Undo>(&written).unwrap(),
+        undo.clone()
+    );
     plan.steps.truncate(done);
     let middle = observe(carry_out(&plan, &observed)?);
     let back = undo.plan(&middle);

@@ -4,14 +4,19 @@
 //! nobody, and what the kernel dropped of others' is put back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::order::{is_kernels_address, is_kernels_route};
 use super::{Change, Delta, Plan, in_place, order};
 use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
 
-/// What plans touch, as it was before the first of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What plans touch, as it was before the first of them. As JSON it waits in a file for whoever goes back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Document", from = "Document")]
 pub struct Undo {
     /// What they change; `None`: it wasn't there.
     tunnels: BTreeMap<InterfaceName, Option<Tunnel>>,
@@ -21,6 +26,25 @@ pub struct Undo {
     along: State,
     /// The IPv4 addresses of the devices concerned, in the kernel's order.
     order: BTreeMap<InterfaceName, Vec<AddressKey>>,
+}
+
+/// [`Undo`] as it's written: lists, as a JSON map's keys are words.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    tunnels: Vec<(InterfaceName, Option<Tunnel>)>,
+    addresses: Vec<(Key, Option<Address>)>,
+    routes: Vec<(RouteKey, Option<Route>)>,
+    addresses_along: Vec<(Key, Address)>,
+    routes_along: Vec<(RouteKey, Route)>,
+    order: Vec<Key>,
+}
+
+/// An [`AddressKey`], whole.
+#[derive(Serialize, Deserialize)]
+struct Key {
+    device: InterfaceName,
+    local: IpAddr,
+    network: Option<IpNet>,
 }
 
 impl Undo {
@@ -232,5 +256,90 @@ fn delta<T: Clone + PartialEq>(
         (None, Some(to)) => Some(Delta::Create(to.clone())),
         (Some(from), None) => Some(Delta::delete(from.clone())),
         (Some(from), Some(to)) => (from != to).then(|| change(from, to)),
+    }
+}
+
+impl From<AddressKey> for Key {
+    fn from(key: AddressKey) -> Self {
+        let AddressKey {
+            device,
+            local,
+            network,
+        } = key;
+        Self {
+            device,
+            local,
+            network,
+        }
+    }
+}
+
+impl From<Key> for AddressKey {
+    fn from(key: Key) -> Self {
+        let Key {
+            device,
+            local,
+            network,
+        } = key;
+        Self {
+            device,
+            local,
+            network,
+        }
+    }
+}
+
+fn rekeyed<K, L: From<K>, V, C: FromIterator<(L, V)>>(
+    pairs: impl IntoIterator<Item = (K, V)>,
+) -> C {
+    let pairs = pairs.into_iter();
+    pairs.map(|(key, value)| (key.into(), value)).collect()
+}
+
+impl From<Undo> for Document {
+    fn from(undo: Undo) -> Self {
+        let Undo {
+            tunnels,
+            addresses,
+            routes,
+            along,
+            order,
+        } = undo;
+        Self {
+            tunnels: tunnels.into_iter().collect(),
+            addresses: rekeyed(addresses),
+            routes: routes.into_iter().collect(),
+            addresses_along: rekeyed(along.addresses),
+            routes_along: along.routes.into_iter().collect(),
+            order: order.into_values().flatten().map(Key::from).collect(),
+        }
+    }
+}
+
+impl From<Document> for Undo {
+    fn from(document: Document) -> Self {
+        let Document {
+            tunnels,
+            addresses,
+            routes,
+            addresses_along,
+            routes_along,
+            order: flat,
+        } = document;
+        let mut order: BTreeMap<_, Vec<AddressKey>> = BTreeMap::new();
+        for key in flat.into_iter().map(AddressKey::from) {
+            order.entry(key.device).or_default().push(key);
+        }
+        Self {
+            tunnels: tunnels.into_iter().collect(),
+            addresses: rekeyed(addresses),
+            routes: routes.into_iter().collect(),
+            along: State {
+                tunnels: BTreeMap::new(),
+                addresses: rekeyed(addresses_along),
+                routes: routes_along.into_iter().collect(),
+            },
+            order,
+        }
     }
 }

@@ -361,6 +361,7 @@ impl<O: Origin> Daemon<'_, O> {
                 self.publish(|board| board.put_off(trigger, start.elapsed()));
             }
             Err(reconcile::Error::Kernel(error)) => self.reconnect(kernel, error)?,
+            Err(error @ reconcile::Error::NoWayBack(_)) => return Err(error.into()),
         }
         self.tell();
         Ok(())
@@ -474,7 +475,7 @@ impl<O: Origin> Daemon<'_, O> {
         if let (OnExit::Destroy, Some(good)) = (self.options.on_exit, self.source.good()) {
             let _lock = Lock::take(kernel.namespace(), self.options.lock_timeout)?;
             let goal = Goal::Nothing(Some(&good.host));
-            let pass = reconcile::apply(kernel, goal, &good.terms, OnRefusal::GoOn, |_| ())?;
+            let pass = reconcile::apply(kernel, goal, &good.terms, OnRefusal::GoOn, &mut ())?;
             self.reporter.destroyed(&pass);
         }
         Ok(())

@@ -1,0 +1,226 @@
+//! The files of a trial: what is needed to go back, and how it ended.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::kernel::NamespaceId;
+use crate::lock::run_file;
+use crate::plan::{Style, Undo};
+use crate::reconcile::TakenBack;
+
+/// Version of both files' shape.
+const FORMAT_VERSION: u32 = 1;
+/// More isn't read, bytes.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// What is needed to go back.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Journal {
+    format_version: u32,
+    /// Name of the topology whose change is on trial.
+    pub(super) topology: String,
+    pub(super) route_protocol: u8,
+    /// Milliseconds since boot, the time in suspension among them; `None`: the change is being made.
+    deadline: Option<u64>,
+    pub(super) undo: Undo,
+}
+
+/// How a trial ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    format_version: u32,
+    /// Name of the topology whose change was on trial.
+    pub topology: String,
+    /// When, RFC 3339.
+    pub time: String,
+    /// Why.
+    pub reason: Reason,
+    /// Whether the host is as it was before.
+    pub complete: bool,
+    /// What differs from before, or why that isn't known, in words.
+    pub left: String,
+}
+
+/// Why a change was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nobody confirmed it in time.
+    Unconfirmed,
+    /// The run that made it ended in the middle.
+    Interrupted,
+    /// Somebody wanted it.
+    ByHand,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.reason {
+            Reason::Unconfirmed => "as nobody confirmed it in time",
+            Reason::Interrupted => "as the run that made it ended in the middle",
+            Reason::ByHand => "by hand",
+        };
+        let Self { topology, time, .. } = self;
+        write!(
+            f,
+            "the last change of {topology} was taken back at {time}, {why}"
+        )?;
+        if !self.complete {
+            write!(f, ", but not wholly:\n{}", self.left)?;
+        }
+        Ok(())
+    }
+}
+
+impl Journal {
+    pub(super) fn new(topology: String, route_protocol: u8) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            topology,
+            route_protocol,
+            deadline: None,
+            undo: Undo::default(),
+        }
+    }
+
+    /// The trial begins now.
+    pub(super) fn begin(&mut self, within: Duration) {
+        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        self.deadline = Some(now().saturating_add(within));
+    }
+
+    /// Until it's taken back.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let left = self.deadline?.saturating_sub(now());
+        Some(Duration::from_millis(left))
+    }
+
+    pub(super) fn path(namespace: NamespaceId) -> PathBuf {
+        run_file(namespace, "trial")
+    }
+
+    pub(super) fn read(namespace: NamespaceId) -> Result<Option<Self>, Error> {
+        read(&Self::path(namespace), |journal: &Self| {
+            journal.format_version
+        })
+    }
+
+    pub(super) fn write(&self, namespace: NamespaceId) -> Result<(), Error> {
+        write(&Self::path(namespace), self)
+    }
+
+    pub(super) fn remove(namespace: NamespaceId) -> Result<(), Error> {
+        remove(&Self::path(namespace))
+    }
+}
+
+impl Ended {
+    pub(super) fn new(journal: &Journal, reason: Reason, taken_back: &TakenBack) -> Self {
+        let left = match &taken_back.left {
+            Ok(left) => {
+                let changes = left.changes.iter();
+                let lines = changes.map(|change| change.text(Style { color: false }));
+                lines.collect::<Vec<_>>().join("\n")
+            }
+            Err(error) => error.to_string(),
+        };
+        Self {
+            format_version: FORMAT_VERSION,
+            topology: journal.topology.clone(),
+            time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            reason,
+            complete: taken_back.is_complete(),
+            left,
+        }
+    }
+
+    fn path(namespace: NamespaceId) -> PathBuf {
+        run_file(namespace, "taken-back")
+    }
+
+    pub(super) fn read(namespace: NamespaceId) -> Result<Option<Self>, Error> {
+        read(&Self::path(namespace), |ended: &Self| ended.format_version)
+    }
+
+    pub(super) fn write(&self, namespace: NamespaceId) -> Result<(), Error> {
+        write(&Self::path(namespace), self)
+    }
+
+    pub(super) fn forget(namespace: NamespaceId) -> Result<(), Error> {
+        remove(&Self::path(namespace))
+    }
+}
+
+/// Milliseconds since boot, the time in suspension among them.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds * 1_000 + nanoseconds / 1_000_000
+}
+
+fn read<T: DeserializeOwned>(path: &Path, version: impl Fn(&T) -> u32) -> Result<Option<T>, Error> {
+    let mut text = String::new();
+    let file = File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
+    match file {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(fault(path, source)),
+    }
+    let strange = |why: String| Error::Strange {
+        path: path.to_owned(),
+        why,
+    };
+    let document: T = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
+    match version(&document) {
+        FORMAT_VERSION => Ok(Some(document)),
+        other => Err(strange(format!(
+            "expected format_version {FORMAT_VERSION}, found {other}"
+        ))),
+    }
+}
+
+/// Whole or not at all: it's written beside, and takes the old one's place.
+fn write(path: &Path, document: &impl Serialize) -> Result<(), Error> {
+    let beside = path.with_extension("new");
+    let written = || -> io::Result<()> {
+        let _ = fs::remove_file(&beside);
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&beside)?;
+        let mut writer = io::BufWriter::new(&mut file);
+        serde_json::to_writer(&mut writer, document)?;
+        writer.flush()?;
+        drop(writer);
+        fs::rename(&beside, path)
+    };
+    written().map_err(|source| {
+        let _ = fs::remove_file(&beside);
+        fault(path, source)
+    })
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(fault(path, source)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn fault(path: &Path, source: io::Error) -> Error {
+    Error::Journal {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,153 @@
+//! A change on trial: unless somebody confirms it in time, it's taken back.
+//!
+//! What is needed for that is in a file under the run directory, and a process of its own waits: the connection, the
+//! terminal and the command that made the change may all be gone. The file decides: while it's there the change is on
+//! trial, and whoever removes it, holding the namespace's lock, has confirmed. A reboot forgets the file as it forgets
+//! what the kernel held.
+
+mod guardian;
+mod journal;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::kernel::{self, Kernel, NamespaceId};
+use crate::lock::{self, Lock};
+use crate::reconcile::{self, TakenBack};
+pub use guardian::{Guarded, guard};
+use journal::Journal;
+pub use journal::{Ended, Reason};
+
+/// How long the namespace's lock is waited for: another run's pass is over by then.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why a trial can't be begun, ended or told of.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file can't be read or written.
+    #[error("can't keep the way back in {}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file makes no sense here.
+    #[error("{} isn't what this release of tunnelform writes: {why}", path.display())]
+    Strange {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is no process to take the change back.
+    #[error("can't start the process that would take the change back")]
+    Guardian(#[source] io::Error),
+    /// A change is on trial already.
+    #[error("a change of {} is on trial here ({}): `tunnelform confirm` keeps it, `tunnelform rollback` takes it back", .0.topology, .0.time_left())]
+    OnTrial(Unconfirmed),
+    /// Nothing is on trial.
+    #[error("no change waits to be confirmed here{}", .0.as_ref().map(|ended| format!(": {ended}")).unwrap_or_default())]
+    Nothing(Option<Ended>),
+    /// The namespace is busy.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// The kernel can't be asked.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+}
+
+/// A change that waits to be confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unconfirmed {
+    /// Name of the topology.
+    pub topology: String,
+    /// Until it's taken back; `None`: it's being made.
+    pub left: Option<Duration>,
+    /// Whether somebody is there to take it back.
+    pub guarded: bool,
+}
+
+impl Unconfirmed {
+    /// The change that is on trial in a network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Journal`], [`Error::Strange`].
+    pub fn find(namespace: NamespaceId) -> Result<Option<Self>, Error> {
+        let Some(journal) = Journal::read(namespace)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            left: journal.left(),
+            guarded: guardian::is_there(namespace),
+            topology: journal.topology,
+        }))
+    }
+
+    /// Refuses where a change is on trial.
+    ///
+    /// # Errors
+    /// [`Error::OnTrial`]; as of [`Self::find`].
+    pub fn refuse(namespace: NamespaceId) -> Result<(), Error> {
+        match Self::find(namespace)? {
+            Some(change) => Err(Error::OnTrial(change)),
+            None => Ok(()),
+        }
+    }
+
+    /// How long it has, in words.
+    pub fn time_left(&self) -> String {
+        match (self.guarded, self.left) {
+            (false, _) => "whoever would take it back is gone".into(),
+            (true, None) => "it's being made".into(),
+            (true, Some(left)) => format!("taken back in {} s", left.as_secs()),
+        }
+    }
+}
+
+/// How the last trial ended by itself in a network namespace.
+///
+/// # Errors
+/// [`Error::Journal`], [`Error::Strange`].
+pub fn ended(namespace: NamespaceId) -> Result<Option<Ended>, Error> {
+    Ended::read(namespace)
+}
+
+/// Keeps the change that is on trial. Its topology's name.
+///
+/// # Errors
+/// [`Error::Nothing`]; when the lock isn't had or the file can't be removed.
+pub fn confirm(namespace: NamespaceId) -> Result<String, Error> {
+    let _lock = Lock::take(namespace, LOCK_LIMIT)?;
+    let Some(journal) = Journal::read(namespace)? else {
+        return Err(Error::Nothing(Ended::read(namespace)?));
+    };
+    Journal::remove(namespace)?;
+    Ok(journal.topology)
+}
+
+/// Takes back the change that is on trial, now.
+///
+/// # Errors
+/// As of [`confirm`].
+pub fn roll_back(kernel: &mut Kernel) -> Result<(String, TakenBack), Error> {
+    let namespace = kernel.namespace();
+    let _lock = Lock::take(namespace, LOCK_LIMIT)?;
+    let Some(journal) = Journal::read(namespace)? else {
+        return Err(Error::Nothing(Ended::read(namespace)?));
+    };
+    let taken_back = go_back(kernel, &journal, Reason::ByHand)?;
+    Ok((journal.topology, taken_back))
+}
+
+/// Under the namespace's lock.
+fn go_back(kernel: &mut Kernel, journal: &Journal, reason: Reason) -> Result<TakenBack, Error> {
+    let namespace = kernel.namespace();
+    let taken_back = reconcile::take_back(kernel, &journal.undo, journal.route_protocol);
+    Ended::new(journal, reason, &taken_back).write(namespace)?;
+    Journal::remove(namespace)?;
+    Ok(taken_back)
+}
