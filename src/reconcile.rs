@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::desired::{Unmet, desired, lookups};
+use crate::desired::{desired, lookups};
 use crate::kernel::{self, Extent, Kernel};
 use crate::plan::{Around, Object, Outcome, Plan, Status, Terms, plan, plan_around};
-use crate::state::{Observed, State};
+use crate::state::{Desired, Observed, State};
 use crate::topology::Host;
 
 /// How often a pass may act. The second time is for what follows from the first, such as `mtu: auto` over a route that
@@ -18,9 +18,6 @@ pub enum Error {
     /// The kernel can't be asked.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// The host lacks what the topology counts on.
-    #[error(transparent)]
-    Unmet(#[from] Unmet),
 }
 
 /// What the host should become.
@@ -61,7 +58,7 @@ pub struct Pass {
 /// Compares the host with the goal. Changes nothing and needs no privilege.
 ///
 /// # Errors
-/// When the kernel can't be asked, or lacks what the topology counts on.
+/// When the kernel can't be asked.
 pub fn look(kernel: &mut Kernel, goal: Goal, terms: &Terms, counters: bool) -> Result<Look, Error> {
     let first = compare(kernel, goal, terms, counters, Some(terms.protocol))?;
     // Routes of other protocols matter only to a plan that may run into them, and there may be a million.
@@ -101,13 +98,13 @@ fn compare(
     let observed = observe(kernel, goal, terms, counters, protocol)?;
     let (desired, plan) = match goal {
         Goal::Host(host) => {
-            let desired = desired(host, &observed)?;
-            let plan = plan(&desired, Some(&desired), &observed, terms);
-            (desired, plan)
+            let desired = desired(host, &observed);
+            let plan = plan(&desired, Some(&desired.state), &observed, terms);
+            (desired.state, plan)
         }
         Goal::Nothing(known) => {
-            let known = known.map(|host| desired(host, &observed)).transpose()?;
-            let plan = plan(&State::default(), known.as_ref(), &observed, terms);
+            let known = known.map(|host| desired(host, &observed).state);
+            let plan = plan(&Desired::default(), known.as_ref(), &observed, terms);
             (State::default(), plan)
         }
     };
@@ -147,18 +144,18 @@ pub fn keep(
     loop {
         before_look(kernel)?;
         let mut observed = observe(kernel, goal, terms, false, Some(terms.protocol))?;
-        let mut wanted = desired(host, &observed)?;
+        let mut wanted = desired(host, &observed);
         let mut left = plan_around(&wanted, &observed, terms, &held);
         if left.plan.concerns_all_routes() {
             observed = observe(kernel, goal, terms, false, None)?;
-            wanted = desired(host, &observed)?;
+            wanted = desired(host, &observed);
             left = plan_around(&wanted, &observed, terms, &held);
         }
         if left.plan.is_empty() || rounds.len() == ROUNDS {
             return Ok(Kept {
                 rounds,
                 left,
-                desired: wanted,
+                desired: wanted.state,
                 observed,
             });
         }
@@ -177,20 +174,17 @@ pub fn keep(
 }
 
 /// Compares a host that was observed elsewhere, or is made up, with what a topology says of it. Asks no kernel.
-///
-/// # Errors
-/// When the host lacks what the topology counts on.
-pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Result<Look, Unmet> {
+pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Look {
     let ways = lookups(host).into_iter();
     let ways = ways.filter_map(|address| Some((address, observed.path_to(address)?)));
     observed.paths = ways.collect();
-    let desired = desired(host, &observed)?;
-    let plan = plan(&desired, Some(&desired), &observed, terms);
-    Ok(Look {
-        desired,
+    let desired = desired(host, &observed);
+    let plan = plan(&desired, Some(&desired.state), &observed, terms);
+    Look {
+        desired: desired.state,
         observed,
         plan,
-    })
+    }
 }
 
 /// Makes the host as the goal says. `announce` sees each plan before it's carried out.

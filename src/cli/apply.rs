@@ -7,6 +7,7 @@ use tunnelform::kernel::Kernel;
 use tunnelform::lock::Lock;
 use tunnelform::plan::{Action, Document, Outcome, Plan, Status, Style, Terms, unified_diff};
 use tunnelform::reconcile::{self, Goal, Look, Pass, Round};
+use tunnelform::state::Unmet;
 use tunnelform::topology::{Owner, Protocol, Topology};
 
 use super::input::{Input, NodeChoice};
@@ -126,7 +127,7 @@ impl Apply {
             Some(observed) => self.node.host_of(&topology, observed)?,
             None => self.node.host_named(&topology)?,
         };
-        let look = offline::plan(&host, &topology, observed, &terms)?;
+        let look = offline::plan(&host, &topology, observed, &terms);
         self.options.report_preview(&look, &terms, terminal)
     }
 
@@ -220,12 +221,11 @@ impl Options {
         let plan = &look.plan;
         match self.output {
             Output::Json => {
-                print_json(&Document::new(
-                    terms.owner.as_str(),
-                    true,
-                    plan.is_empty(),
-                    &[(plan, &[])],
-                ))?;
+                let in_sync = plan.is_empty() && plan.unmet.is_empty();
+                let mut document =
+                    Document::new(terms.owner.as_str(), true, in_sync, &[(plan, &[])]);
+                document.errors = unmet(plan).collect();
+                print_json(&document)?;
             }
             Output::Text => print(&self.text(look, terminal.style()))?,
         }
@@ -235,12 +235,17 @@ impl Options {
                 conflicts(plan)
             )));
         }
+        if !plan.unmet.is_empty() {
+            unmet(plan).for_each(|failure| complain(terminal, &failure));
+            return Ok(FAILED);
+        }
         Ok(self.code(!plan.is_empty()))
     }
 
     fn report_pass(&self, pass: &Pass, terms: &Terms, terminal: &Terminal) -> Result {
         let failures = failures(pass);
-        let in_sync = pass.left.is_empty() && pass.left.conflicts.is_empty();
+        let left = &pass.left;
+        let in_sync = left.is_empty() && left.conflicts.is_empty() && left.unmet.is_empty();
         match self.output {
             Output::Json => {
                 let mut rounds: Vec<(&Plan, &[Outcome])> = pass
@@ -319,7 +324,14 @@ fn made(rounds: &[Round]) -> String {
     text + "."
 }
 
-/// What went wrong: what the kernel refused, and what differs at the end without its having refused anything.
+/// What has to stay as it is, tunnel by tunnel.
+fn unmet(plan: &Plan) -> impl Iterator<Item = String> {
+    let stay =
+        |unmet: &Unmet| format!("{unmet}; it, its addresses and its routes stay as they are");
+    plan.unmet.values().map(stay)
+}
+
+/// What went wrong: what the kernel refused, what the host lacks, and what differs at the end without any reason.
 fn failures(pass: &Pass) -> Vec<String> {
     let mut failures = Vec::new();
     for round in &pass.rounds {
@@ -340,6 +352,7 @@ fn failures(pass: &Pass) -> Vec<String> {
             }
         }
     }
+    failures.extend(unmet(&pass.left));
     if failures.is_empty() && !pass.rounds.is_empty() {
         let left = pass.left.changes.iter();
         failures.extend(left.map(|change| {

@@ -17,9 +17,9 @@ use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json, tell_of_
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform status hq.yaml\n  tunnelform status --output json hq.yaml\n\n\
-                        A tunnel is in sync, drifted (it, its addresses or its routes differ), missing, or foreign (the \
-                        name is another owner's).\nExit codes: 0, 1 error; with --detailed-exitcode 2 unless all is in \
-                        sync."
+                        A tunnel is in sync, drifted (it, its addresses or its routes differ), missing, pending (its \
+                        `local` waits for an address), or foreign (the name is another owner's).\nExit codes: 0, 1 error; \
+                        with --detailed-exitcode 2 unless all is in sync."
 )]
 pub(super) struct Status {
     #[command(flatten)]
@@ -83,6 +83,7 @@ enum Standing {
     InSync,
     Drifted,
     Missing,
+    Pending,
     Foreign,
 }
 
@@ -121,7 +122,9 @@ impl Report {
         Self {
             format_version: 1,
             owner: topology.name.to_string(),
-            in_sync: look.plan.is_empty() && look.plan.conflicts.is_empty(),
+            in_sync: look.plan.is_empty()
+                && look.plan.conflicts.is_empty()
+                && look.plan.unmet.is_empty(),
             tunnels: look
                 .desired
                 .tunnels
@@ -229,6 +232,7 @@ fn color(text: &str) -> String {
             let colored = [
                 (Green, "in sync"),
                 (Yellow, "drifted"),
+                (Yellow, "pending"),
                 (Red, "missing"),
                 (Red, "foreign"),
             ]
@@ -277,7 +281,7 @@ impl<'a> Grouped<'a> {
                 groups.entry(name).or_default().routes += 1;
             }
         }
-        for change in &look.plan.changes {
+        for change in look.plan.changes.iter().chain(&look.plan.withheld) {
             for name in tunnels_of(devices(change)) {
                 groups.entry(name).or_default().changes.push(change);
             }
@@ -325,8 +329,10 @@ impl Row {
             .find(|conflict| conflict.on == object);
         let create = |change: &&Change| {
             matches!(change, Change::Tunnel(..)) && change.action() == Action::Create
+        let unmet = look.plan.unmet.get(&name);
         };
         let state = match foreign {
+            None if unmet.is_some() => Standing::Pending,
             Some(_) => Standing::Foreign,
             None if group.changes.iter().any(create) => Standing::Missing,
             None if group.changes.is_empty() => Standing::InSync,
@@ -350,9 +356,10 @@ impl Row {
             addresses: group.addresses(),
             routes: group.routes(),
             counters,
-            differences: match foreign {
-                Some(conflict) => vec![format!("  {object}: {}", conflict.found)],
-                None => group.changes.iter().copied().map(differs).collect(),
+            differences: match (foreign, unmet) {
+                (Some(conflict), _) => vec![format!("  {object}: {}", conflict.found)],
+                (None, Some(unmet)) => vec![format!("  {unmet}")],
+                (None, None) => group.changes.iter().copied().map(differs).collect(),
             },
         }
     }
@@ -396,6 +403,7 @@ impl Standing {
         match self {
             Self::InSync => "in sync",
             Self::Drifted => "drifted",
+            Self::Pending => "pending",
             Self::Missing => "missing",
             Self::Foreign => "foreign",
         }

@@ -356,10 +356,6 @@ impl<O: Origin> Daemon<'_, O> {
                     self.due.rested = Instant::now() + start.elapsed() * IDLE_SHARE;
                 }
             }
-            Err(reconcile::Error::Unmet(unmet)) => {
-                self.reporter.put_off(&unmet.to_string());
-                self.publish(|board| board.put_off(trigger, start.elapsed()));
-            }
             Err(reconcile::Error::Kernel(error)) => self.reconnect(kernel, error)?,
         }
         self.tell();

@@ -240,7 +240,8 @@ fn the_status_tells_what_waits() {
     let topology = "name: t\ntunnels:
   tun1: {local: 192.168.10.2, remote: 192.168.20.2}
   tun2: {local: 192.168.10.2, remote: 192.168.20.3, device: eth9}
-  tun3: {local: 192.168.10.2, remote: 192.168.20.4, addresses: [10.3.0.1/24]}\n";
+  tun3: {local: 192.168.10.2, remote: 192.168.20.4, addresses: [10.3.0.1/24]}
+  tun4: {local: {device: eth8}, remote: 192.168.20.5, addresses: [10.4.0.1/24]}\n";
     let mut daemon = door.daemon(&host, topology, &[]);
     daemon.says("pass: 2 created");
     wait_until("the pass is told", || {
@@ -249,12 +250,17 @@ fn the_status_tells_what_waits() {
             .is_some_and(|passes| !passes.is_empty())
     });
     let status = door.status();
-    let states: Vec<&Value> = (0..3).map(|n| &status["tunnels"][n]["state"]).collect();
-    assert_eq!(states, ["conflict", "pending", "in_sync"]);
+    let states: Vec<&Value> = (0..4).map(|n| &status["tunnels"][n]["state"]).collect();
+    assert_eq!(states, ["conflict", "pending", "in_sync", "pending"]);
     // Another's traffic isn't the tunnel's.
     assert_eq!(status["tunnels"][0]["counters"], Value::Null);
     assert_eq!(status["conflicts"][0]["object"], "tunnel tun1");
-    assert_eq!(status["pending"][0]["device"], "eth9");
+    for (waits, [device, lacks]) in [["eth8", "address"], ["eth9", "device"]].iter().enumerate() {
+        assert_eq!(status["pending"][waits]["device"], *device);
+        assert_eq!(status["pending"][waits]["lacks"], *lacks);
+    }
+    assert_eq!(status["objects"]["addresses"]["pending"], 1);
+    assert_eq!(status["ready"], true);
     assert_eq!(status["objects"]["tunnels"]["in_sync"], 1);
     for _ in 0..5 {
         wait_until("10.3.0.1 is back", || {

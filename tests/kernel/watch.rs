@@ -18,6 +18,7 @@ trials![
     the_file_is_followed,
     a_bad_file_changes_nothing,
     a_device_is_waited_for,
+    an_address_is_waited_for,
     a_conflict_costs_nothing_else,
     a_fight_is_slowed_down,
     other_daemons_routes_wake_nobody,
@@ -267,6 +268,50 @@ fn a_device_is_waited_for() {
     host.settled(topology);
 }
 
+/// The tunnel that looks up its `local` waits for it, and stays as it is while it's lost. The others don't care.
+fn an_address_is_waited_for() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link add eth1 up type dummy");
+    let topology = "name: t\ntunnels:\n  tun1: {local: {device: eth1}, remote: 192.168.20.2, addresses: [10.1.0.1/24], routes: [10.244.0.0/16]}\n  tun2: {local: 192.168.10.2, remote: 192.168.20.3}\n";
+    let mut daemon = Daemon::start(&host, topology);
+    daemon.says("pending: tunnel tun1 waits for an address on eth1");
+    daemon.says("pass: 1 created");
+    let status = host.status(topology);
+    assert_eq!(status["in_sync"], false);
+    assert_eq!(status["tunnels"][0]["state"], "pending");
+    assert_eq!(status["tunnels"][0]["routes"]["in_sync"], 0);
+    assert_eq!(status["tunnels"][1]["state"], "in_sync");
+    host.ip("addr add 192.168.30.2/24 dev eth1");
+    daemon.says("pass: 3 created");
+    assert_eq!(host.seen().tunnel("tun1")["local"], "192.168.30.2");
+    host.settled(topology);
+    let before = host.seen();
+    host.ip("addr del 192.168.30.2/24 dev eth1");
+    daemon.says("pending: tunnel tun1 waits for an address on eth1");
+    let mut changed = before.clone();
+    changed.addresses.retain(|address| address["dev"] != "eth1");
+    changed.routes.retain(|route| route["dev"] != "eth1");
+    assert_same(
+        &host.seen().not_through("eth1"),
+        &changed.not_through("eth1"),
+    );
+    daemon.write(
+        &topology
+            .replace("10.1.0.1", "10.1.0.2")
+            .replace("20.3", "20.4"),
+    );
+    daemon.says("pass: 0 created, 1 changed, 0 replaced, 0 deleted");
+    assert!(host.seen().find_address("tun1", "10.1.0.1").is_some());
+    host.ip("addr add 192.168.30.77/24 dev eth1");
+    daemon.says("local: 192.168.30.2 -> 192.168.30.77");
+    daemon.says("pass: 1 created, 1 changed, 0 replaced, 1 deleted");
+    assert_eq!(
+        host.index("tun1"),
+        before.link("tun1")["ifindex"].as_u64().unwrap_or_default()
+    );
+}
+
 fn a_conflict_costs_nothing_else() {
     let world = World::new();
     let host = world.lone();
@@ -340,7 +385,7 @@ fn the_underlay_is_followed() {
     host.ip("link set eth0 mtu 1400");
     daemon.says("mtu: 1480 -> 1380");
     host.ip("addr del 192.168.10.2/24 dev eth0");
-    daemon.says("eth0 has none here");
+    daemon.says("pending: tunnel tun1 waits for an address on eth0");
     host.ip("addr add 192.168.10.77/24 dev eth0");
     daemon.says("local: 192.168.10.2 -> 192.168.10.77");
 }
