@@ -163,11 +163,10 @@ impl Report {
         ]);
         for row in &self.tunnels {
             let or_any = |end: &Option<String>| end.clone().unwrap_or_else(|| "any".into());
-            let traffic =
-                |packets: fn(&Counters) -> (u64, u64)| match row.counters.as_ref().map(packets) {
-                    Some((packets, bytes)) => format!("{packets} pkts {}", size(bytes)),
-                    None => "-".into(),
-                };
+            let traffic = |way: fn(&Counters) -> Traffic| match row.counters.as_ref().map(way) {
+                Some(traffic) => traffic.text(),
+                None => "-".into(),
+            };
             table.add_row([
                 row.name.to_string(),
                 row.state.words().into(),
@@ -176,8 +175,8 @@ impl Report {
                 row.underlay.map_or("-".into(), |device| device.to_string()),
                 row.addresses.text(),
                 row.routes.text(),
-                traffic(|c| (c.rx_packets, c.rx_bytes)),
-                traffic(|c| (c.tx_packets, c.tx_bytes)),
+                traffic(Traffic::received),
+                traffic(Traffic::sent),
             ]);
         }
         for column in table.column_iter_mut() {
@@ -232,8 +231,8 @@ fn color(text: &str) -> String {
             let colored = [
                 (Green, "in sync"),
                 (Yellow, "drifted"),
-                (Yellow, "pending"),
                 (Red, "missing"),
+                (Yellow, "pending"),
                 (Red, "foreign"),
             ]
             .into_iter()
@@ -329,11 +328,11 @@ impl Row {
             .find(|conflict| conflict.on == object);
         let create = |change: &&Change| {
             matches!(change, Change::Tunnel(..)) && change.action() == Action::Create
-        let unmet = look.plan.unmet.get(&name);
         };
+        let unmet = look.plan.unmet.get(&name);
         let state = match foreign {
-            None if unmet.is_some() => Standing::Pending,
             Some(_) => Standing::Foreign,
+            None if unmet.is_some() => Standing::Pending,
             None if group.changes.iter().any(create) => Standing::Missing,
             None if group.changes.is_empty() => Standing::InSync,
             None => Standing::Drifted,
@@ -403,10 +402,48 @@ impl Standing {
         match self {
             Self::InSync => "in sync",
             Self::Drifted => "drifted",
-            Self::Pending => "pending",
             Self::Missing => "missing",
+            Self::Pending => "pending",
             Self::Foreign => "foreign",
         }
+    }
+}
+
+/// Traffic one way.
+struct Traffic {
+    packets: u64,
+    bytes: u64,
+    errors: u64,
+    dropped: u64,
+}
+
+impl Traffic {
+    fn received(counters: &Counters) -> Self {
+        Self {
+            packets: counters.rx_packets,
+            bytes: counters.rx_bytes,
+            errors: counters.rx_errors,
+            dropped: counters.rx_dropped,
+        }
+    }
+
+    fn sent(counters: &Counters) -> Self {
+        Self {
+            packets: counters.tx_packets,
+            bytes: counters.tx_bytes,
+            errors: counters.tx_errors,
+            dropped: counters.tx_dropped,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{} pkts {}", self.packets, size(self.bytes));
+        for (count, what) in [(self.errors, "errors"), (self.dropped, "dropped")] {
+            if count > 0 {
+                text += &format!(", {count} {what}");
+            }
+        }
+        text
     }
 }
 

@@ -429,7 +429,6 @@ impl Diff<'_> {
         self.known.is_none() && !self.observed.state.tunnels.values().any(owned)
     }
 
-    /// Devices that desired objects need and nobody makes.
     /// Sets aside what concerns tunnels that lack a fact.
     fn withhold(&mut self) {
         if self.unmet.is_empty() {
@@ -443,6 +442,7 @@ impl Diff<'_> {
         found.withheld.extend(found.changes.extract_if(.., waits));
     }
 
+    /// Devices that desired objects need and nobody makes.
     fn missing_devices(&mut self) {
         let mut missing = BTreeSet::new();
         let exists = |device: &InterfaceName| {

@@ -32,7 +32,7 @@ const SMALL: &str = "name: t\ntunnels:\n  tun1: {local: 192.168.10.2, remote: 19
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a daemon is asked by way of.
-struct Door(String);
+pub struct Door(String);
 
 #[derive(Debug)]
 struct Answer {
@@ -43,12 +43,12 @@ struct Answer {
 }
 
 impl Door {
-    fn new(host: &Host) -> Self {
+    pub fn new(host: &Host) -> Self {
         Self(format!("/run/http-{}.sock", host.netns))
     }
 
     /// A daemon behind the door.
-    fn daemon(&self, host: &Host, topology: &str, more: &[&str]) -> Daemon {
+    pub fn daemon(&self, host: &Host, topology: &str, more: &[&str]) -> Daemon {
         let listen = format!("unix:{}", self.0);
         let arguments = [&["--listen", &listen], more].concat();
         let mut daemon = Daemon::start_with(host, topology, &arguments, &[]);
@@ -62,6 +62,11 @@ impl Door {
             .set_read_timeout(Some(PATIENCE))
             .expect("a time limit");
         stream
+    }
+
+    /// Waits until the daemon has made its first pass.
+    pub fn opens(&self) {
+        wait_until("it's ready", || self.get("/readyz").code == 200);
     }
 
     /// What comes back for these bytes.
@@ -86,7 +91,7 @@ impl Door {
 
     /// The status, which fits its schema.
     #[track_caller]
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let answer = self.get("/status");
         assert_eq!(answer.code, 200, "{answer:?}");
         let status = parse(&answer.body);
@@ -102,7 +107,7 @@ impl Door {
 
     /// The samples of all metrics, as Prometheus' own parser reads them.
     #[track_caller]
-    fn metrics(&self) -> BTreeMap<String, f64> {
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
         let answer = self.get("/metrics");
         assert_eq!(answer.code, 200, "{answer:?}");
         assert!(
@@ -172,7 +177,7 @@ fn the_status_tells_of_drift_and_a_bad_file() {
     let (host, door) = (world.lone(), Door::new(&world.lone_as("other")));
     let mut daemon = door.daemon(&host, SMALL, &[]);
     daemon.says("pass: 3 created");
-    wait_until("it's ready", || door.get("/readyz").code == 200);
+    door.opens();
     let status = door.status();
     assert_eq!(status["in_force"]["owner"], "t");
     assert_eq!(status["error"], Value::Null);
@@ -336,7 +341,7 @@ fn not_ready_without_a_topology() {
     door.metrics();
     daemon.write(SMALL);
     daemon.says("pass: 3 created");
-    wait_until("it's ready", || door.get("/readyz").code == 200);
+    door.opens();
 }
 
 /// Nobody reads the log, so the loop hangs where it writes the next line; who asks hears of it.
@@ -355,7 +360,7 @@ fn a_stuck_loop_is_not_healthy() {
         .spawn()
         .expect("tunnelform starts");
     wait_until("it listens", || Path::new(&door.0).exists());
-    wait_until("it's ready", || door.get("/readyz").code == 200);
+    door.opens();
     for _ in 0..20 {
         assert_eq!(door.get("/healthz").code, 200);
         std::thread::sleep(Duration::from_millis(100));

@@ -6,6 +6,7 @@
 mod attributes;
 mod commands;
 mod drift;
+mod drops;
 mod effects;
 mod export;
 mod failure;
@@ -61,6 +62,7 @@ fn trials() -> Vec<Trial> {
             attributes::trials(),
             ownership::trials(),
             drift::trials(),
+            drops::trials(),
             effects::trials(),
             mtu::trials(),
             failure::trials(),
