@@ -49,11 +49,16 @@ impl Door {
 
     /// A daemon behind the door.
     pub fn daemon(&self, host: &Host, topology: &str, more: &[&str]) -> Daemon {
-        let listen = format!("unix:{}", self.0);
+        let listen = self.address();
         let arguments = [&["--listen", &listen], more].concat();
         let mut daemon = Daemon::start_with(host, topology, &arguments, &[]);
         daemon.says("listening on unix:");
         daemon
+    }
+
+    /// As `--listen` takes it.
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.0)
     }
 
     fn open(&self) -> UnixStream {
