@@ -54,7 +54,7 @@ fn field(path: impl AsRef<Path>, name: &str) -> u64 {
 }
 
 /// How often any of the daemon's threads has been woken.
-fn wakes(daemon: &Daemon) -> u64 {
+pub fn wakes(daemon: &Daemon) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.child.id())).expect("it runs");
     tasks
         .flatten()

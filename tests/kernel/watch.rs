@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::drift::{DAMAGES, TOPOLOGY, regardless_of_index};
+use crate::soak::wakes;
 use crate::world::{Host, TUNNELFORM, World, assert_same, run, trials, wait_until};
 
 trials![
@@ -23,6 +24,7 @@ trials![
     a_fight_is_slowed_down,
     other_daemons_routes_wake_nobody,
     the_underlay_is_followed,
+    a_routing_daemons_underlay_is_followed,
     signals,
     the_service_manager_is_told,
     apply_hears_of_the_daemon,
@@ -388,6 +390,34 @@ fn the_underlay_is_followed() {
     daemon.says("pending: tunnel tun1 waits for an address on eth0");
     host.ip("addr add 192.168.10.77/24 dev eth0");
     daemon.says("local: 192.168.10.2 -> 192.168.10.77");
+}
+
+/// A routing daemon's routes wake it only where they lead to a remote.
+fn a_routing_daemons_underlay_is_followed() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link add eth1 up mtu 1300 type dummy\naddr add 192.168.30.2/24 dev eth1");
+    let topology = "name: t\ntunnels: {tun1: {local: 192.168.10.2, remote: 192.168.20.2}}\n";
+    let mut daemon = Daemon::start(&host, topology);
+    daemon.says("mtu 1480");
+    host.ip("route add 192.168.20.0/24 via 192.168.30.1 proto bird");
+    daemon.says("mtu: 1480 -> 1280");
+    host.ip("route add 192.168.20.2/32 via 192.168.10.1 proto bird");
+    daemon.says("mtu: 1280 -> 1480");
+    host.ip("route del 192.168.20.2/32 proto bird");
+    daemon.says("mtu: 1480 -> 1280");
+    host.ip("route del 192.168.20.0/24 proto bird");
+    daemon.says("mtu: 1280 -> 1480");
+    daemon.says_nothing_more();
+    let before = wakes(&daemon);
+    host.ip("route add 192.168.21.0/24 via 192.168.30.1 proto bird");
+    daemon.is_quiet(Duration::from_millis(300));
+    assert_eq!(wakes(&daemon), before);
+    // Another file is about other ways.
+    daemon.write(&topology.replace("20.2", "21.2"));
+    daemon.says("mtu: 1480 -> 1280");
+    host.ip("route del 192.168.21.0/24 proto bird");
+    daemon.says("mtu: 1280 -> 1480");
 }
 
 fn signals() {
