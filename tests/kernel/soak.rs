@@ -73,8 +73,9 @@ fn it_sleeps_while_nothing_happens() {
     std::thread::sleep(Duration::from_secs(5));
     let woken = wakes(&daemon) - before;
     println!(
-        "woken {woken} times in 5 s; {} ticks",
-        daemon.ticks() - ticks
+        "woken {woken} times in 5 s; {} ticks; {:?}",
+        daemon.ticks() - ticks,
+        size(&daemon)
     );
     assert_eq!(woken, 0);
 }
@@ -157,7 +158,7 @@ tunnels:
   tun1: {local: 192.168.10.2, remote: 192.168.20.2, ttl: 64, addresses: [10.1.0.1/24], routes: [10.244.0.0/16]}
 ";
 
-/// From the end of the `ip` command to the moment at which the kernel tells of the repair.
+/// From the end of the `ip` command to the daemon's word that it's repaired, beside what the command itself takes.
 fn damage_is_mended_within_a_second() {
     const TIMES: usize = 10;
     const DAMAGES: [(&str, &str); 6] = [
@@ -176,9 +177,9 @@ fn damage_is_mended_within_a_second() {
     ];
     let world = World::new();
     let host = world.lone();
-    let mut table = String::from("damage           median   worst, ms until repaired\n");
+    let mut table = String::from("damage           median   worst, ms until repaired; ip itself\n");
     for (name, damage) in DAMAGES {
-        let mut times = Vec::new();
+        let (mut times, mut commands) = (Vec::new(), Vec::new());
         let mut daemon = Daemon::start(&host, MENDED);
         wait_until("it keeps the host", || {
             let status = host.tunnelform(&["status", "-"], MENDED);
@@ -188,15 +189,18 @@ fn damage_is_mended_within_a_second() {
             // A hangup ends what would be taken for a fight.
             daemon.signal(Signal::HUP);
             daemon.says_nothing_more();
-            host.ip(damage);
             let start = Instant::now();
+            host.ip(damage);
+            let damaged = Instant::now();
             daemon.says("pass: ");
-            times.push(start.elapsed().as_secs_f64() * 1e3);
+            commands.push((damaged - start).as_secs_f64() * 1e3);
+            times.push(damaged.elapsed().as_secs_f64() * 1e3);
         }
         host.settled(MENDED);
         times.sort_by(f64::total_cmp);
-        let (median, worst) = (times[TIMES / 2], times[TIMES - 1]);
-        let _ = writeln!(table, "{name:16} {median:6.1} {worst:7.1}");
+        commands.sort_by(f64::total_cmp);
+        let (median, worst, command) = (times[TIMES / 2], times[TIMES - 1], commands[TIMES / 2]);
+        let _ = writeln!(table, "{name:16} {median:6.1} {worst:7.1} {command:10.1}");
         assert!(median < 1000.0, "{table}");
     }
     println!("{table}");
