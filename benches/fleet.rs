@@ -6,7 +6,7 @@
 use divan::{AllocProfiler, Bencher, black_box};
 use tunnelform::desired::desired;
 use tunnelform::plan::{Terms, plan};
-use tunnelform::state::{Observed, State};
+use tunnelform::state::{Desired, Observed};
 use tunnelform::topology::{Fleet, Name, Topology};
 
 #[global_allocator]
@@ -35,9 +35,9 @@ fn read(nodes: usize, style: &str) -> Topology {
     }
 }
 
-fn state(fleet: &Fleet, node: &Name) -> State {
+fn wanted(fleet: &Fleet, node: &Name) -> Desired {
     let host = fleet.host(Some(node)).expect("the node is there");
-    desired(&host, &Observed::bare()).expect("nothing is looked up on the host")
+    desired(&host, &Observed::bare())
 }
 
 /// Reading and checking the file.
@@ -53,7 +53,7 @@ fn one_node(bencher: Bencher, nodes: usize) {
     let topology = read(nodes, "multipoint");
     let fleet = topology.fleet();
     let node = fleet.names().nth(nodes / 2).expect("there are nodes");
-    bencher.bench_local(|| state(&fleet, black_box(node)).len());
+    bencher.bench_local(|| wanted(&fleet, black_box(node)).state.len());
 }
 
 /// The same with a tunnel for each peer.
@@ -62,7 +62,7 @@ fn one_node_point_to_point(bencher: Bencher, nodes: usize) {
     let topology = read(nodes, "point-to-point");
     let fleet = topology.fleet();
     let node = fleet.names().nth(nodes / 2).expect("there are nodes");
-    bencher.bench_local(|| state(&fleet, black_box(node)).len());
+    bencher.bench_local(|| wanted(&fleet, black_box(node)).state.len());
 }
 
 /// Every node's plan against a bare host, one after the other.
@@ -79,8 +79,10 @@ fn all_nodes(bencher: Bencher, nodes: usize) {
     bencher.bench_local(|| {
         let fleet = topology.fleet();
         let plans = fleet.names().map(|node| {
-            let state = state(&fleet, node);
-            plan(&state, Some(&state), &bare, &terms).changes.len()
+            let wanted = wanted(&fleet, node);
+            plan(&wanted, Some(&wanted.state), &bare, &terms)
+                .changes
+                .len()
         });
         plans.sum::<usize>()
     });

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::state::{
-    Address, AdminState, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed, Route,
-    RouteKey, RouteType, Scope, State, Tunnel, prefixes,
+    Address, AdminState, Desired, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed,
+    Route, RouteKey, RouteType, Scope, State, Tunnel, Unmet, prefixes,
 };
 use crate::topology::{self, Effective, Endpoint, Host, Mtu, PeerRoute, Topology, TunnelKind};
 
@@ -22,21 +22,6 @@ const TUNNEL_MTU: std::ops::RangeInclusive<u32> = 68..=65515;
 /// that are there.
 const PARTS: usize = 8;
 const LEAST_PART: usize = 1024;
-
-/// A fact about the host that the topology needs and the host doesn't have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unmet {
-    /// A tunnel's `local` is to be looked up on a device that has no address.
-    #[error(
-        "tunnel {tunnel}: its `local` is the first IPv4 address of {device}, and {device} has none here"
-    )]
-    NoAddress {
-        /// The tunnel.
-        tunnel: InterfaceName,
-        /// The device.
-        device: InterfaceName,
-    },
-}
 
 /// The addresses whose way through the underlay [`desired`] wants to know: remotes that `mtu: auto` depends on, and
 /// gateways without a device.
@@ -62,11 +47,8 @@ pub fn lookups(host: &Host) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// The state that a host of the topology wants, with the facts of the one that was observed.
-///
-/// # Errors
-/// When the host lacks what the topology counts on.
-pub fn desired(host: &Host, observed: &Observed) -> Result<State, Unmet> {
+/// What a host of the topology wants, with the facts of the one that was observed.
+pub fn desired(host: &Host, observed: &Observed) -> Desired {
     let topology = &host.topology;
     let mut state = State::default();
     let mut build = Build {
@@ -75,6 +57,7 @@ pub fn desired(host: &Host, observed: &Observed) -> Result<State, Unmet> {
         underlay: BTreeMap::new(),
         networks: BTreeMap::new(),
         locals: BTreeMap::new(),
+        unmet: BTreeMap::new(),
     };
     build.addresses(&mut state);
     for (key, address) in observed.state.addresses.iter().chain(&state.addresses) {
@@ -91,13 +74,18 @@ pub fn desired(host: &Host, observed: &Observed) -> Result<State, Unmet> {
         }
     }
     for (name, tunnel) in &topology.tunnels {
-        let local = build.local(*name, &topology.tunnel(tunnel))?;
-        build.locals.extend(local.map(|local| (*name, local)));
+        match build.local(*name, &topology.tunnel(tunnel)) {
+            Ok(local) => build.locals.extend(local.map(|local| (*name, local))),
+            Err(unmet) => _ = build.unmet.insert(*name, unmet),
+        }
     }
     build.peers(host, &mut state);
     build.routes(&mut state);
     build.tunnels(&mut state);
-    Ok(state)
+    Desired {
+        state,
+        unmet: build.unmet,
+    }
 }
 
 struct Build<'a> {
@@ -109,6 +97,8 @@ struct Build<'a> {
     networks: BTreeMap<IpNet, InterfaceName>,
     /// The tunnels' outer source addresses.
     locals: BTreeMap<InterfaceName, Ipv4Addr>,
+    /// Those that have none yet.
+    unmet: BTreeMap<InterfaceName, Unmet>,
 }
 
 impl Build<'_> {
@@ -142,6 +132,20 @@ impl Build<'_> {
     }
 
     fn tunnel(&self, name: InterfaceName, state: &mut State) {
+        let tunnel = self
+            .as_it_is(name)
+            .unwrap_or_else(|| self.wanted(name, state));
+        state.tunnels.insert(name, tunnel);
+    }
+
+    /// A tunnel of ours that lacks a fact. What rests on it, such as the MTU of one that is bound to it, stays too.
+    fn as_it_is(&self, name: InterfaceName) -> Option<Tunnel> {
+        self.unmet.get(&name)?;
+        let found = self.observed.state.tunnels.get(&name)?;
+        (found.alias == self.topology.name.alias()).then(|| found.clone())
+    }
+
+    fn wanted(&self, name: InterfaceName, state: &State) -> Tunnel {
         let options = self.topology.tunnel(&self.topology.tunnels[&name]);
         let mtu = match options.get(|t| &t.mtu) {
             Some(Mtu::Bytes(bytes)) => bytes,
@@ -150,16 +154,12 @@ impl Build<'_> {
         let kind = match options.get(|t| &t.kind).unwrap_or_default() {
             TunnelKind::Ipip => Kind::Ipip(self.ipip(name, &options)),
         };
-        let alias = self.topology.name.alias();
-        state.tunnels.insert(
-            name,
-            Tunnel {
-                kind,
-                mtu,
-                state: admin_state(&options),
-                alias,
-            },
-        );
+        Tunnel {
+            kind,
+            mtu,
+            state: admin_state(&options),
+            alias: self.topology.name.alias(),
+        }
     }
 
     fn ipip(&self, name: InterfaceName, options: &Effective) -> Ipip {
@@ -196,7 +196,7 @@ impl Build<'_> {
         });
         match first.min() {
             Some(address) => Ok(Some(address)),
-            None => Err(Unmet::NoAddress { tunnel, device }),
+            None => Err(Unmet { tunnel, device }),
         }
     }
 

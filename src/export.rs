@@ -438,7 +438,7 @@ mod tests {
             prop_assert_eq!(&topology, &exported.topology);
             let host = topology.fleet().host(None).unwrap();
             let terms = Terms { owner, protocol: topology.route_protocol.0, adopt: true, prune: true };
-            let plan = foresee(observed, &host, &terms).unwrap().plan;
+            let plan = foresee(observed, &host, &terms).plan;
             prop_assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
             let other = plan.changes.iter().find(|change| !is_adoption(change));
             prop_assert!(other.is_none(), "{other:?}\n{text}");

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::desired::{Unmet, desired, lookups};
+use crate::desired::{desired, lookups};
 use crate::kernel::{self, Extent, Kernel, OnRefusal};
 use crate::plan::{Around, Change, Object, Outcome, Plan, Status, Terms, Undo, plan, plan_around};
-use crate::state::{Observed, State};
+use crate::state::{Desired, Observed, State};
 use crate::topology::Host;
 
 /// How often a pass may act. The second time is for what follows from the first, such as `mtu: auto` over a route that
@@ -18,9 +18,6 @@ pub enum Error {
     /// The kernel can't be asked.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// The host lacks what the topology counts on.
-    #[error(transparent)]
-    Unmet(#[from] Unmet),
     /// The way back can't be kept, so nothing is touched.
     #[error("without a way back nothing is changed")]
     NoWayBack(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -121,7 +118,7 @@ impl Round {
 /// Compares the host with the goal. Changes nothing and needs no privilege.
 ///
 /// # Errors
-/// When the kernel can't be asked, or lacks what the topology counts on.
+/// When the kernel can't be asked.
 pub fn look(kernel: &mut Kernel, goal: Goal, terms: &Terms, counters: bool) -> Result<Look, Error> {
     let first = compare(kernel, goal, terms, counters, Some(terms.protocol))?;
     // Routes of other protocols matter only to a plan that may run into them, and there may be a million.
@@ -138,17 +135,17 @@ fn observe(
     terms: &Terms,
     counters: bool,
     protocol: Option<u8>,
-) -> Result<Observed, Error> {
+) -> Result<Observed, kernel::Error> {
     let paths = match goal {
         Goal::Host(host) => lookups(host),
         Goal::Nothing(_) => BTreeSet::new(),
     };
-    Ok(kernel.observe(&Extent {
+    kernel.observe(&Extent {
         protocol,
         own_protocol: terms.protocol,
         paths,
         counters,
-    })?)
+    })
 }
 
 fn compare(
@@ -161,13 +158,13 @@ fn compare(
     let observed = observe(kernel, goal, terms, counters, protocol)?;
     let (desired, plan) = match goal {
         Goal::Host(host) => {
-            let desired = desired(host, &observed)?;
-            let plan = plan(&desired, Some(&desired), &observed, terms);
-            (desired, plan)
+            let desired = desired(host, &observed);
+            let plan = plan(&desired, Some(&desired.state), &observed, terms);
+            (desired.state, plan)
         }
         Goal::Nothing(known) => {
-            let known = known.map(|host| desired(host, &observed)).transpose()?;
-            let plan = plan(&State::default(), known.as_ref(), &observed, terms);
+            let known = known.map(|host| desired(host, &observed).state);
+            let plan = plan(&Desired::default(), known.as_ref(), &observed, terms);
             (State::default(), plan)
         }
     };
@@ -200,25 +197,25 @@ pub fn keep(
     host: &Host,
     terms: &Terms,
     mut held: BTreeSet<Object>,
-    mut before_look: impl FnMut(&mut Kernel) -> Result<(), Error>,
-) -> Result<Kept, Error> {
+    mut before_look: impl FnMut(&mut Kernel) -> Result<(), kernel::Error>,
+) -> Result<Kept, kernel::Error> {
     let goal = Goal::Host(host);
     let mut rounds: Vec<Round> = Vec::new();
     loop {
         before_look(kernel)?;
         let mut observed = observe(kernel, goal, terms, false, Some(terms.protocol))?;
-        let mut wanted = desired(host, &observed)?;
+        let mut wanted = desired(host, &observed);
         let mut left = plan_around(&wanted, &observed, terms, &held);
         if left.plan.concerns_all_routes() {
             observed = observe(kernel, goal, terms, false, None)?;
-            wanted = desired(host, &observed)?;
+            wanted = desired(host, &observed);
             left = plan_around(&wanted, &observed, terms, &held);
         }
         if left.plan.is_empty() || rounds.len() == ROUNDS {
             return Ok(Kept {
                 rounds,
                 left,
-                desired: wanted,
+                desired: wanted.state,
                 observed,
             });
         }
@@ -237,20 +234,17 @@ pub fn keep(
 }
 
 /// Compares a host that was observed elsewhere, or is made up, with what a topology says of it. Asks no kernel.
-///
-/// # Errors
-/// When the host lacks what the topology counts on.
-pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Result<Look, Unmet> {
+pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Look {
     let ways = lookups(host).into_iter();
     let ways = ways.filter_map(|address| Some((address, observed.path_to(address)?)));
     observed.paths = ways.collect();
-    let desired = desired(host, &observed)?;
-    let plan = plan(&desired, Some(&desired), &observed, terms);
-    Ok(Look {
-        desired,
+    let desired = desired(host, &observed);
+    let plan = plan(&desired, Some(&desired.state), &observed, terms);
+    Look {
+        desired: desired.state,
         observed,
         plan,
-    })
+    }
 }
 
 /// Makes the host as the goal says.

@@ -11,6 +11,7 @@ use tunnelform::plan::{
     unified_diff,
 };
 use tunnelform::reconcile::{self, Goal, Look, Pass, Round, TakenBack, Witness};
+use tunnelform::state::Unmet;
 use tunnelform::topology::{Host, Owner, Protocol, Topology};
 use tunnelform::trial::{self, Guarded, Unconfirmed};
 
@@ -196,7 +197,7 @@ impl Apply {
             Some(observed) => self.node.host_of(&topology, observed)?,
             None => self.node.host_named(&topology)?,
         };
-        let look = offline::plan(&host, &topology, observed, &terms)?;
+        let look = offline::plan(&host, &topology, observed, &terms);
         let wish = Wish {
             goal: Goal::Host(&host),
             terms: &terms,
@@ -382,17 +383,20 @@ impl Options {
         let plan = &look.plan;
         match self.output {
             Output::Json => {
-                print_json(&Document::new(
-                    terms.owner.as_str(),
-                    true,
-                    plan.is_empty(),
-                    &[(plan, &[])],
-                ))?;
+                let in_sync = plan.is_empty() && plan.unmet.is_empty();
+                let mut document =
+                    Document::new(terms.owner.as_str(), true, in_sync, &[(plan, &[])]);
+                document.errors = unmet(plan).collect();
+                print_json(&document)?;
             }
             Output::Text => print(&self.text(look, terminal.style()))?,
         }
         if let Some(why) = in_the_way(plan, *on_refusal) {
             return Err(Failure(format!("nothing would be changed: {why}")));
+        }
+        if !plan.unmet.is_empty() {
+            unmet(plan).for_each(|failure| complain(terminal, &failure));
+            return Ok(FAILED);
         }
         Ok(self.code(!plan.is_empty()))
     }
@@ -401,9 +405,13 @@ impl Options {
         let Wish {
             terms, on_refusal, ..
         } = *wish;
-        let failures = failures(pass);
-        let in_sync =
-            pass.left.is_empty() && pass.left.conflicts.is_empty() && pass.broken.is_none();
+        let mut failures = failures(pass);
+        if on_refusal == OnRefusal::GoOn {
+            failures.extend(unmet(&pass.left));
+        }
+        let left = &pass.left;
+        let whole = left.is_empty() && left.conflicts.is_empty() && left.unmet.is_empty();
+        let in_sync = whole && pass.broken.is_none();
         match self.output {
             Output::Json => {
                 let mut rounds: Vec<(&Plan, &[Outcome])> = pass
@@ -550,7 +558,14 @@ fn made(rounds: &[Round]) -> String {
     text + "."
 }
 
-/// What went wrong: what the kernel refused, and what differs at the end without its having refused anything.
+/// What has to stay as it is, tunnel by tunnel.
+fn unmet(plan: &Plan) -> impl Iterator<Item = String> {
+    let stay =
+        |unmet: &Unmet| format!("{unmet}; it, its addresses and its routes stay as they are");
+    plan.unmet.values().map(stay)
+}
+
+/// What went wrong: what the kernel refused, what the host lacks, and what differs at the end without any reason.
 fn failures(pass: &Pass) -> Vec<String> {
     let mut failures: Vec<String> = pass.rounds.iter().flat_map(refusals).collect();
     failures.extend(pass.broken.as_ref().map(|error| {

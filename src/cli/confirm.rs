@@ -1,7 +1,6 @@
 //! `tunnelform confirm` and `tunnelform rollback`: what becomes of a change that is on trial.
 
-use std::io::{self, BufRead, IsTerminal, Write};
-use std::time::Duration;
+use std::io::{self, BufRead, Write};
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

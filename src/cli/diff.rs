@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use tunnelform::desired::desired;
 use tunnelform::plan::{Plan, Style, Terms};
-use tunnelform::state::{InterfaceName, Observed, State};
+use tunnelform::state::{Desired, InterfaceName, Observed, State};
 use tunnelform::topology::{Fleet, Host, Name, Topology};
 
 use super::apply::terms;
 use super::input::{Input, counted, no_such_node};
 use super::offline::{
-    NodePlan, Totals, bare, on_paper, print_json, print_text, summary, unknowable, with_devices_of,
+    NodePlan, Totals, bare, on_paper, print_json, print_text, summary, unknowable, unmet,
+    with_devices_of,
 };
 use super::{CHANGES, DONE, Failure, Result, Terminal, print, warn};
 
@@ -163,16 +164,23 @@ fn compare(
     terms: &Terms,
 ) -> std::result::Result<Plan, String> {
     let want = |topology: &Topology, host: Option<&Host>| match host {
-        Some(host) => desired(host, &bare(topology, host.node.as_ref())).map_err(|e| e.to_string()),
+        Some(host) => {
+            let wanted = desired(host, &bare(topology, host.node.as_ref()));
+            match wanted.unmet.is_empty() {
+                true => Ok(wanted.state),
+                false => Err(unmet(&wanted.unmet)),
+            }
+        }
         None => Ok(State::default()),
     };
     let from = want(old, was.as_ref())?;
     let to = want(new, will.as_ref())?;
     let known = will.is_none().then(|| from.clone());
     let observed = holding(from, &to);
+    let to = Desired::from(to);
     Ok(on_paper(
         &to,
-        known.as_ref().unwrap_or(&to),
+        known.as_ref().unwrap_or(&to.state),
         &observed,
         terms,
     ))

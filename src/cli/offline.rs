@@ -1,6 +1,7 @@
 //! Plans without a host: against a state that was captured, or a bare host that is made up.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,9 @@ use tunnelform::capture;
 use tunnelform::desired::desired;
 use tunnelform::plan::{self, Counts, Document, NodeDocument, Plan, Style, Terms};
 use tunnelform::reconcile::{self, Look};
-use tunnelform::state::{Address, AddressKey, Observed, Scope, State};
+use tunnelform::state::{
+    Address, AddressKey, Desired, InterfaceName, Observed, Scope, State, Unmet,
+};
 use tunnelform::topology::{Fleet, Host, Name, Topology};
 
 use super::input::{read_file, show, tally};
@@ -129,25 +132,30 @@ pub(super) fn plan(
     topology: &Topology,
     observed: Option<Observed>,
     terms: &Terms,
-) -> Result<Look, Failure> {
+) -> Look {
     match observed {
-        Some(observed) => Ok(reconcile::foresee(observed, host, terms)?),
+        Some(observed) => reconcile::foresee(observed, host, terms),
         None => {
             let bare = bare(topology, host.node.as_ref());
-            let desired = desired(host, &bare)?;
-            let observed = with_devices_of(bare, &desired);
-            let plan = on_paper(&desired, &desired, &observed, terms);
-            Ok(Look {
-                desired,
+            let desired = desired(host, &bare);
+            let observed = with_devices_of(bare, &desired.state);
+            let plan = on_paper(&desired, &desired.state, &observed, terms);
+            Look {
+                desired: desired.state,
                 observed,
                 plan,
-            })
+            }
         }
     }
 }
 
 /// A plan for a made-up host: what that lacks tells nothing of the real one.
-pub(super) fn on_paper(desired: &State, known: &State, made_up: &Observed, terms: &Terms) -> Plan {
+pub(super) fn on_paper(
+    desired: &Desired,
+    known: &State,
+    made_up: &Observed,
+    terms: &Terms,
+) -> Plan {
     let mut plan = plan::plan(desired, Some(known), made_up, terms);
     plan.obstacles.clear();
     plan
@@ -181,14 +189,23 @@ pub(super) fn plans<'a>(
         let host = fleet.host(name)?;
         let plan = against
             .state_of(&host, terminal)
-            .and_then(|observed| plan(&host, topology, observed, terms))
-            .map(|look| look.plan)
-            .map_err(|Failure(message)| message);
+            .map(|observed| plan(&host, topology, observed, terms).plan)
+            .map_err(|Failure(message)| message)
+            .and_then(|plan| match plan.unmet.is_empty() {
+                true => Ok(plan),
+                false => Err(unmet(&plan.unmet)),
+            });
         Some(NodePlan {
             node: name.map_or_else(|| topology.name.to_string(), Name::to_string),
             plan,
         })
     })
+}
+
+/// Tunnels that lack a fact, a line each.
+pub(super) fn unmet(unmet: &BTreeMap<InterfaceName, Unmet>) -> String {
+    let lines: Vec<String> = unmet.values().map(Unmet::to_string).collect();
+    lines.join("\n")
 }
 
 /// A node's plan, or why there is none.

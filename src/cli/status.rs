@@ -17,9 +17,9 @@ use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json, tell_of_
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform status hq.yaml\n  tunnelform status --output json hq.yaml\n\n\
-                        A tunnel is in sync, drifted (it, its addresses or its routes differ), missing, or foreign (the \
-                        name is another owner's).\nExit codes: 0, 1 error; with --detailed-exitcode 2 unless all is in \
-                        sync."
+                        A tunnel is in sync, drifted (it, its addresses or its routes differ), missing, pending (its \
+                        `local` waits for an address), or foreign (the name is another owner's).\nExit codes: 0, 1 error; \
+                        with --detailed-exitcode 2 unless all is in sync."
 )]
 pub(super) struct Status {
     #[command(flatten)]
@@ -83,6 +83,7 @@ enum Standing {
     InSync,
     Drifted,
     Missing,
+    Pending,
     Foreign,
 }
 
@@ -121,7 +122,9 @@ impl Report {
         Self {
             format_version: 1,
             owner: topology.name.to_string(),
-            in_sync: look.plan.is_empty() && look.plan.conflicts.is_empty(),
+            in_sync: look.plan.is_empty()
+                && look.plan.conflicts.is_empty()
+                && look.plan.unmet.is_empty(),
             tunnels: look
                 .desired
                 .tunnels
@@ -160,11 +163,10 @@ impl Report {
         ]);
         for row in &self.tunnels {
             let or_any = |end: &Option<String>| end.clone().unwrap_or_else(|| "any".into());
-            let traffic =
-                |packets: fn(&Counters) -> (u64, u64)| match row.counters.as_ref().map(packets) {
-                    Some((packets, bytes)) => format!("{packets} pkts {}", size(bytes)),
-                    None => "-".into(),
-                };
+            let traffic = |way: fn(&Counters) -> Traffic| match row.counters.as_ref().map(way) {
+                Some(traffic) => traffic.text(),
+                None => "-".into(),
+            };
             table.add_row([
                 row.name.to_string(),
                 row.state.words().into(),
@@ -173,8 +175,8 @@ impl Report {
                 row.underlay.map_or("-".into(), |device| device.to_string()),
                 row.addresses.text(),
                 row.routes.text(),
-                traffic(|c| (c.rx_packets, c.rx_bytes)),
-                traffic(|c| (c.tx_packets, c.tx_bytes)),
+                traffic(Traffic::received),
+                traffic(Traffic::sent),
             ]);
         }
         for column in table.column_iter_mut() {
@@ -230,6 +232,7 @@ fn color(text: &str) -> String {
                 (Green, "in sync"),
                 (Yellow, "drifted"),
                 (Red, "missing"),
+                (Yellow, "pending"),
                 (Red, "foreign"),
             ]
             .into_iter()
@@ -277,7 +280,7 @@ impl<'a> Grouped<'a> {
                 groups.entry(name).or_default().routes += 1;
             }
         }
-        for change in &look.plan.changes {
+        for change in look.plan.changes.iter().chain(&look.plan.withheld) {
             for name in tunnels_of(devices(change)) {
                 groups.entry(name).or_default().changes.push(change);
             }
@@ -326,8 +329,10 @@ impl Row {
         let create = |change: &&Change| {
             matches!(change, Change::Tunnel(..)) && change.action() == Action::Create
         };
+        let unmet = look.plan.unmet.get(&name);
         let state = match foreign {
             Some(_) => Standing::Foreign,
+            None if unmet.is_some() => Standing::Pending,
             None if group.changes.iter().any(create) => Standing::Missing,
             None if group.changes.is_empty() => Standing::InSync,
             None => Standing::Drifted,
@@ -350,9 +355,10 @@ impl Row {
             addresses: group.addresses(),
             routes: group.routes(),
             counters,
-            differences: match foreign {
-                Some(conflict) => vec![format!("  {object}: {}", conflict.found)],
-                None => group.changes.iter().copied().map(differs).collect(),
+            differences: match (foreign, unmet) {
+                (Some(conflict), _) => vec![format!("  {object}: {}", conflict.found)],
+                (None, Some(unmet)) => vec![format!("  {unmet}")],
+                (None, None) => group.changes.iter().copied().map(differs).collect(),
             },
         }
     }
@@ -402,8 +408,47 @@ impl Standing {
             Self::InSync => "in sync",
             Self::Drifted => "drifted",
             Self::Missing => "missing",
+            Self::Pending => "pending",
             Self::Foreign => "foreign",
         }
+    }
+}
+
+/// Traffic one way.
+struct Traffic {
+    packets: u64,
+    bytes: u64,
+    errors: u64,
+    dropped: u64,
+}
+
+impl Traffic {
+    fn received(counters: &Counters) -> Self {
+        Self {
+            packets: counters.rx_packets,
+            bytes: counters.rx_bytes,
+            errors: counters.rx_errors,
+            dropped: counters.rx_dropped,
+        }
+    }
+
+    fn sent(counters: &Counters) -> Self {
+        Self {
+            packets: counters.tx_packets,
+            bytes: counters.tx_bytes,
+            errors: counters.tx_errors,
+            dropped: counters.tx_dropped,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{} pkts {}", self.packets, size(self.bytes));
+        for (count, what) in [(self.errors, "errors"), (self.dropped, "dropped")] {
+            if count > 0 {
+                text += &format!(", {count} {what}");
+            }
+        }
+        text
     }
 }
 

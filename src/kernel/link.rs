@@ -109,6 +109,8 @@ fn counters(value: &[u8]) -> Result<Counters, Error> {
         tx_bytes: field(3)?,
         rx_errors: field(4)?,
         tx_errors: field(5)?,
+        rx_dropped: field(6)?,
+        tx_dropped: field(7)?,
     })
 }
 

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::plan::{Outcome, Plan};
 use crate::state::{Device, InterfaceName, Observed};
-pub use monitor::{Monitor, News};
+pub use monitor::{Interest, Monitor, News};
 pub use snapshot::Extent;
 use socket::Channel;
 

@@ -5,26 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dependents::{Dependents, is_kernels_link_local};
 use super::{Change, Conflict, Delta, Object, Terms, in_place};
 use crate::state::{
-    Address, AddressKey, Endpoints, InterfaceName, Observed, Route, RouteKey, RouteType, State,
-    Tunnel,
+    Address, AddressKey, Desired, Endpoints, InterfaceName, Observed, Route, RouteKey, RouteType,
+    State, Tunnel, Unmet,
 };
 use crate::topology::Owner;
 
 #[derive(Default)]
 pub(super) struct Difference {
     pub(super) changes: Vec<Change>,
+    /// Of tunnels that lack a fact.
+    pub(super) withheld: Vec<Change>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) warnings: Vec<String>,
 }
 
 pub(super) fn diff(
-    desired: &State,
+    desired: &Desired,
     known: Option<&State>,
     observed: &Observed,
     terms: &Terms,
 ) -> Difference {
+    let Desired {
+        state: desired,
+        unmet,
+    } = desired;
     let mut diff = Diff {
         desired,
+        unmet,
         known,
         observed,
         terms,
@@ -38,6 +45,7 @@ pub(super) fn diff(
     diff.addresses();
     diff.routes();
     diff.limits();
+    diff.withhold();
     diff.found
 }
 
@@ -71,6 +79,7 @@ enum Whose {
 
 struct Diff<'a> {
     desired: &'a State,
+    unmet: &'a BTreeMap<InterfaceName, Unmet>,
     /// What the topology names; `None`: its file is lost.
     known: Option<&'a State>,
     observed: &'a Observed,
@@ -174,7 +183,8 @@ impl Diff<'_> {
             })
             .map(|(name, tunnel)| (tunnel.endpoints(), *name))
             .collect();
-        for (name, tunnel) in &self.desired.tunnels {
+        let known = |name: &InterfaceName| !self.unmet.contains_key(name);
+        for (name, tunnel) in self.desired.tunnels.iter().filter(|(name, _)| known(name)) {
             if let Some(other) = foreign.get(&tunnel.endpoints()) {
                 self.conflict(
                     Object::Tunnel(*name),
@@ -417,6 +427,19 @@ impl Diff<'_> {
     fn owns_nothing_here(&self) -> bool {
         let owned = |tunnel: &Tunnel| tunnel.alias == self.alias;
         self.known.is_none() && !self.observed.state.tunnels.values().any(owned)
+    }
+
+    /// Sets aside what concerns tunnels that lack a fact.
+    fn withhold(&mut self) {
+        if self.unmet.is_empty() {
+            return;
+        }
+        let waits = |change: &mut Change| {
+            let mut devices = change.devices().into_iter();
+            devices.any(|device| self.unmet.contains_key(&device))
+        };
+        let found = &mut self.found;
+        found.withheld.extend(found.changes.extract_if(.., waits));
     }
 
     /// What this kernel can't do.

@@ -17,13 +17,16 @@ pub(crate) mod tests;
 mod text;
 mod undo;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::state::{
-    Address, AddressKey, AdminState, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
+    Address, AddressKey, AdminState, Desired, InterfaceName, Observed, Route, RouteKey, State,
+    Tunnel, Unmet,
 };
 use crate::topology::Owner;
-pub use around::{Around, plan_around};
+pub use around::{Around, Lack, Pending, plan_around};
 pub use dependents::is_kernels_link_local;
 pub use document::{
     ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, TakenBackDocument,
@@ -50,6 +53,10 @@ pub struct Terms {
 pub struct Plan {
     /// What differs: tunnels, addresses, routes, each in the order of their keys.
     pub changes: Vec<Change>,
+    /// What differs and has to stay so for now.
+    pub withheld: Vec<Change>,
+    /// Tunnels that lack a fact about the host: nothing of theirs is among the changes.
+    pub unmet: BTreeMap<InterfaceName, Unmet>,
     /// How the changes are carried out.
     pub steps: Vec<Step>,
     /// Objects that stand in the way. A plan with conflicts must not be carried out.
@@ -185,20 +192,23 @@ pub enum Effect {
 /// Compares desired with observed.
 ///
 /// `known`: what the topology names, which is more than `desired` where it is being destroyed; `None`: nobody knows.
-pub fn plan(desired: &State, known: Option<&State>, observed: &Observed, terms: &Terms) -> Plan {
+pub fn plan(desired: &Desired, known: Option<&State>, observed: &Observed, terms: &Terms) -> Plan {
     let diff::Difference {
         changes,
+        withheld,
         conflicts,
         warnings,
     } = diff::diff(desired, known, observed, terms);
     let mut plan = Plan {
         changes,
+        withheld,
+        unmet: desired.unmet.clone(),
         steps: Vec::new(),
         conflicts,
         obstacles: Vec::new(),
         warnings,
     };
-    order::order(&mut plan, desired, observed);
+    order::order(&mut plan, &desired.state, observed);
     plan.obstacles = obstacles::obstacles(&plan.changes, desired, observed);
     plan
 }
@@ -342,6 +352,18 @@ impl Change {
             Self::Tunnel(name, _) => Object::Tunnel(*name),
             Self::Address(key, _) => Object::Address(*key),
             Self::Route(key, _) => Object::Route(*key),
+        }
+    }
+
+    /// The devices that the object is on or leads through, before or after.
+    fn devices(&self) -> Vec<InterfaceName> {
+        match self {
+            Self::Tunnel(name, _) => vec![*name],
+            Self::Address(key, _) => vec![key.device],
+            Self::Route(_, delta) => {
+                let routes = delta.before().into_iter().chain(delta.after());
+                routes.flat_map(Route::devices).collect()
+            }
         }
     }
 

@@ -6,15 +6,19 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Change, Obstacle};
+use super::{Change, Object, Obstacle};
 use crate::state::{
-    AdminState, InterfaceName, NextHop, Observed, Route, RouteType, State, prefixes,
+    AdminState, Desired, InterfaceName, NextHop, Observed, Route, RouteType, State, Unmet, prefixes,
 };
 
 /// Why changes of a plan can't be made: each reason with the objects that it keeps from being made.
-pub(super) fn obstacles(changes: &[Change], desired: &State, observed: &Observed) -> Vec<Obstacle> {
+pub(super) fn obstacles(
+    changes: &[Change],
+    desired: &Desired,
+    observed: &Observed,
+) -> Vec<Obstacle> {
     let host = Host {
-        desired,
+        desired: &desired.state,
         observed,
         networks: OnceCell::new(),
         locals: OnceCell::new(),
@@ -24,6 +28,11 @@ pub(super) fn obstacles(changes: &[Change], desired: &State, observed: &Observed
         for reason in host.reasons(change) {
             found.entry(reason).or_default().push(change.to_string());
         }
+    }
+    for Unmet { tunnel, device } in desired.unmet.values() {
+        let reason = format!("device {device} has no IPv4 address to be its `local`");
+        let objects = found.entry(reason).or_default();
+        objects.push(Object::Tunnel(*tunnel).to_string());
     }
     let found = found.into_iter();
     found
@@ -136,16 +145,16 @@ mod tests {
     use std::collections::BTreeMap;
 
     use crate::plan::plan;
-    use crate::plan::testing::{bare_with, host_state, terms};
+    use crate::plan::testing::{bare_with, terms, wanted};
 
     /// What stands against a topology on a host with a device `eth0`, and one `eth1` that is down.
     fn reasons(topology: &str) -> BTreeMap<String, Vec<String>> {
-        let desired = host_state(&format!("name: t\n{topology}"));
         let mut host = bare_with(&["eth0", "eth1"]);
         if let Some(eth1) = host.devices.get_mut(&"eth1".parse().unwrap()) {
             eth1.up = false;
         }
-        let plan = plan(&desired, Some(&desired), &host, &terms("t"));
+        let desired = wanted(&format!("name: t\n{topology}"), &host);
+        let plan = plan(&desired, Some(&desired.state), &host, &terms("t"));
         let obstacles = plan.obstacles.into_iter();
         obstacles
             .map(|obstacle| (obstacle.reason, obstacle.objects))
@@ -182,6 +191,10 @@ mod tests {
             (
                 "routes: [{to: 10.1.0.0/16, device: eth0, src: 172.16.0.1}]",
                 "no device has the source address 172.16.0.1",
+            ),
+            (
+                "tunnels: {tun1: {local: {device: eth0}}}",
+                "device eth0 has no IPv4 address to be its `local`",
             ),
         ];
         for (topology, reason) in cases {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::model::Model;
-use super::{Action, Change, Delta, Part, Plan, Step};
+use super::{Action, Change, Delta, Object, Part, Plan, Step};
 use crate::state::{
     Address, AddressKey, AdminState, Endpoints, InterfaceName, Kind, Observed, Route, RouteKey,
     RouteType, State,
@@ -54,18 +54,25 @@ struct Run<'a> {
     observed: &'a Observed,
     /// Only where a change makes the kernel drop something.
     model: Option<Model<'a>>,
+    /// What stays as it is, whatever is desired.
+    left: BTreeSet<Object>,
     removed: BTreeSet<usize>,
     put: BTreeSet<usize>,
 }
 
 impl<'a> Run<'a> {
     fn new(plan: &'a mut Plan, desired: &'a State, observed: &'a Observed) -> Self {
-        let model = may_drop(&plan.changes).then(|| Model::new(observed));
+        let drops = may_drop(&plan.changes);
+        let model = drops.then(|| Model::new(observed));
+        let withheld = plan.withheld.iter().map(Change::object);
+        let left = withheld.chain(plan.conflicts.iter().map(|conflict| conflict.on));
+        let left = left.filter(|_| drops).collect();
         Self {
             plan,
             desired,
             observed,
             model,
+            left,
             removed: BTreeSet::new(),
             put: BTreeSet::new(),
         }
@@ -163,7 +170,8 @@ impl<'a> Run<'a> {
             })
             .collect();
         let desired = &self.desired.addresses;
-        either(desired, &self.observed.state.addresses)
+        let left = |key: &AddressKey| self.left.contains(&Object::Address(*key));
+        either(desired, &self.observed.state.addresses, left)
             .filter(|(key, _)| {
                 !spoken_for.contains(key) && !model.state().addresses.contains_key(key)
             })
@@ -188,7 +196,8 @@ impl<'a> Run<'a> {
             .collect();
         let desired = &self.desired.routes;
         let (mut lost, mut warnings) = (Vec::new(), Vec::new());
-        for (key, to) in either(desired, &self.observed.state.routes) {
+        let left = |key: &RouteKey| self.left.contains(&Object::Route(*key));
+        for (key, to) in either(desired, &self.observed.state.routes, left) {
             let ours = desired.contains_key(key);
             if spoken_for.contains(key)
                 || model.state().routes.get(key) == Some(to)
@@ -246,14 +255,18 @@ fn stands(model: &State, observed: &Observed, device: InterfaceName) -> bool {
     }
 }
 
-/// Every key of the two maps, with the first one's value where it has one.
+/// What shall be there: what is desired, and besides what is there already. What is left alone is as it was found.
 fn either<'a, K: Ord, V>(
-    first: &'a BTreeMap<K, V>,
-    second: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
+    observed: &'a BTreeMap<K, V>,
+    is_left: impl Fn(&K) -> bool + Copy,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
-    first
+    let others = observed.iter();
+    let others = others.filter(move |(key, _)| is_left(key) || !desired.contains_key(key));
+    desired
         .iter()
-        .chain(second.iter().filter(|(key, _)| !first.contains_key(key)))
+        .filter(move |(key, _)| !is_left(key))
+        .chain(others)
 }
 
 fn has_gateway(change: &Change) -> bool {

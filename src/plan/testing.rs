@@ -2,15 +2,15 @@
 
 use super::Terms;
 use crate::desired::desired;
-use crate::state::{Observed, State};
+use crate::state::{Desired, Observed};
 use crate::topology::Topology;
 
-/// What a topology for one host wants on a bare one.
-pub(super) fn host_state(topology: &str) -> State {
+/// What a topology for one host wants there.
+pub(super) fn wanted(topology: &str, observed: &Observed) -> Desired {
     let parsed =
         Topology::parse("test.yaml", topology).unwrap_or_else(|problems| panic!("{problems}"));
     let host = parsed.topology.fleet().host(None).expect("one host");
-    desired(&host, &Observed::bare()).expect("nothing is looked up")
+    desired(&host, observed)
 }
 
 /// A host with nothing but these devices.

@@ -235,7 +235,12 @@ fn carry_out(plan: &Plan, observed: &Observed) -> Result<State, TestCaseError> {
 
 fn check(desired: &State, start: State, adopt: bool) -> Result<(), TestCaseError> {
     let observed = observe(start);
-    let plan = plan(desired, Some(desired), &observed, &terms(adopt));
+    let plan = plan(
+        &desired.clone().into(),
+        Some(desired),
+        &observed,
+        &terms(adopt),
+    );
     if !plan.conflicts.is_empty() {
         return Ok(());
     }
@@ -254,7 +259,12 @@ fn check(desired: &State, start: State, adopt: bool) -> Result<(), TestCaseError
         prop_assert_eq!(end.routes.get(key), Some(route), "route {}", key);
     }
     foreign_is_untouched(desired, &observed.state, &end)?;
-    let second = super::plan(desired, Some(desired), &observe(end), &terms(adopt));
+    let second = super::plan(
+        &desired.clone().into(),
+        Some(desired),
+        &observe(end),
+        &terms(adopt),
+    );
     prop_assert!(
         second.is_empty(),
         "a second plan:\n{}",
@@ -271,7 +281,8 @@ fn check_undo(
     done: usize,
 ) -> Result<(), TestCaseError> {
     let observed = observe(start);
-    let mut plan = plan(desired, Some(desired), &observed, &terms(adopt));
+    let wanted = desired.clone().into();
+    let mut plan = plan(&wanted, Some(desired), &observed, &terms(adopt));
     if !plan.conflicts.is_empty() {
         return Ok(());
     }
@@ -382,9 +393,14 @@ fn most_random_plans_have_no_conflict() {
         let desired = desired.new_tree(&mut runner).unwrap().current();
         let observed = observe(start.new_tree(&mut runner).unwrap().current());
         clear += usize::from(
-            plan(&desired, Some(&desired), &observed, &terms(false))
-                .conflicts
-                .is_empty(),
+            plan(
+                &desired.clone().into(),
+                Some(&desired),
+                &observed,
+                &terms(false),
+            )
+            .conflicts
+            .is_empty(),
         );
     }
     assert!(clear > 150, "{clear} of 200");
@@ -407,7 +423,7 @@ fn state(
 
 fn plan_of(desired: &State, start: &State) -> Plan {
     plan(
-        desired,
+        &desired.clone().into(),
         Some(desired),
         &observe(start.clone()),
         &terms(false),

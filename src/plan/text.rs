@@ -330,21 +330,14 @@ fn hop_words(hop: &NextHop) -> Vec<String> {
 /// The plan as a unified diff of the state's YAML, every default filled in.
 pub fn unified_diff(desired: &State, plan: &Plan) -> String {
     let (mut before, mut after) = (desired.clone(), desired.clone());
+    for change in plan.changes.iter().chain(&plan.withheld) {
+        put(&mut before, change, Side::Before);
+    }
     for change in &plan.changes {
-        match change {
-            Change::Tunnel(key, delta) => {
-                set(&mut before.tunnels, *key, delta.before());
-                set(&mut after.tunnels, *key, delta.after());
-            }
-            Change::Address(key, delta) => {
-                set(&mut before.addresses, *key, delta.before());
-                set(&mut after.addresses, *key, delta.after());
-            }
-            Change::Route(key, delta) => {
-                set(&mut before.routes, *key, delta.before());
-                set(&mut after.routes, *key, delta.after());
-            }
-        }
+        put(&mut after, change, Side::After);
+    }
+    for change in &plan.withheld {
+        put(&mut after, change, Side::Before);
     }
     let yaml = |state: &State| serde_yaml::to_string(state).unwrap_or_default();
     let (before, after) = (yaml(&before), yaml(&after));
@@ -352,6 +345,30 @@ pub fn unified_diff(desired: &State, plan: &Plan) -> String {
         .unified_diff()
         .header("observed", "desired")
         .to_string()
+}
+
+/// Which end of a change.
+#[derive(Clone, Copy)]
+enum Side {
+    Before,
+    After,
+}
+
+impl Side {
+    fn of<T>(self, delta: &Delta<T>) -> Option<&T> {
+        match self {
+            Self::Before => delta.before(),
+            Self::After => delta.after(),
+        }
+    }
+}
+
+fn put(state: &mut State, change: &Change, side: Side) {
+    match change {
+        Change::Tunnel(key, delta) => set(&mut state.tunnels, *key, side.of(delta)),
+        Change::Address(key, delta) => set(&mut state.addresses, *key, side.of(delta)),
+        Change::Route(key, delta) => set(&mut state.routes, *key, side.of(delta)),
+    }
 }
 
 fn set<K: Ord, V: Clone>(map: &mut std::collections::BTreeMap<K, V>, key: K, value: Option<&V>) {

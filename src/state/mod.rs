@@ -8,6 +8,7 @@ mod interface;
 mod observed;
 mod route;
 mod tunnel;
+mod unmet;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use observed::{Counters, Device, Observed, Path};
 pub(crate) use route::prefixes;
 pub use route::{IPV6_DEFAULT_METRIC, MAIN_TABLE, NextHop, Route, RouteKey, RouteType, Scope};
 pub use tunnel::{AdminState, Encap, Endpoints, Ipip, Kind, Mode, Tos, Ttl, Tunnel};
+pub use unmet::{Desired, Unmet};
 
 /// Tunnels, addresses and routes of one host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -118,6 +118,10 @@ pub struct Counters {
     pub rx_errors: u64,
     /// Packets that could not be sent.
     pub tx_errors: u64,
+    /// Packets received and thrown away.
+    pub rx_dropped: u64,
+    /// Packets thrown away before they were sent.
+    pub tx_dropped: u64,
 }
 
 /// The kernel's route to an address.

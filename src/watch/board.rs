@@ -15,7 +15,7 @@ use super::damping::{Cause, Damping};
 use super::report::{Trigger, count, line};
 use super::source::Good;
 use crate::graph;
-use crate::plan::{Action, Change, Conflict, Counts, Object, Status};
+use crate::plan::{Action, Change, Conflict, Counts, Object, Pending, Status};
 use crate::reconcile::Kept;
 use crate::state::{InterfaceName, Kind, Route, RouteKey, State};
 
@@ -47,7 +47,7 @@ impl Shared {
 pub(super) enum Standing {
     /// As it should be.
     InSync,
-    /// It waits for a device, or for an object that isn't in sync.
+    /// It waits for a device or its address, or for an object that isn't in sync.
     Pending,
     /// Somebody puts it back whenever it's repaired, so it's left alone for a while.
     Fought,
@@ -87,7 +87,7 @@ pub(super) enum Outcome {
     Changed,
     /// The kernel refused something.
     Failed,
-    /// It wasn't made: another run is at work, or the host lacks something.
+    /// It wasn't made: another run is at work.
     PutOff,
 }
 
@@ -156,7 +156,7 @@ pub(super) struct Board {
     pub(super) tunnels: Vec<TunnelRow>,
     /// By kind of object.
     pub(super) objects: BTreeMap<(&'static str, Standing), usize>,
-    pub(super) pending: Vec<(String, String)>,
+    pub(super) pending: Vec<Pending>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) held: Vec<HeldRow>,
     pub(super) passes: VecDeque<PassRow>,
@@ -301,12 +301,7 @@ impl Board {
         self.unwell = unwell(kept, &waiting);
         self.objects = objects(&kept.desired, &self.unwell);
         self.tunnels = tunnels(kept, &self.unwell);
-        self.pending = left
-            .pending
-            .iter()
-            .take(MOST_TOLD)
-            .map(|(object, device)| (object.to_string(), device.to_string()))
-            .collect();
+        self.pending = left.pending.iter().take(MOST_TOLD).copied().collect();
         self.conflicts = left
             .plan
             .conflicts
@@ -351,7 +346,8 @@ fn unwell(
 ) -> BTreeMap<Object, Standing> {
     let left = &kept.left;
     let held = left.held.iter().map(|on| (*on, Standing::Pending));
-    let pending = left.pending.iter().map(|(on, _)| (*on, Standing::Pending));
+    let pending = left.pending.iter();
+    let pending = pending.map(|pending| (pending.object, Standing::Pending));
     let undone = left.plan.changes.iter();
     let undone = undone.map(|change| (change.object(), Standing::Failed));
     let waiting = waiting.iter().map(|(on, (cause, _))| match cause {

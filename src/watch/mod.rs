@@ -15,7 +15,8 @@ mod wake;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::kernel::{self, Kernel, Monitor, News, OnRefusal};
+use crate::desired::lookups;
+use crate::kernel::{self, Interest, Kernel, Monitor, News, OnRefusal};
 use crate::lock::{self, Lock, Presence};
 use crate::plan::Terms;
 use crate::reconcile::{self, Goal, Kept};
@@ -135,8 +136,7 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
             daemon.pass(&mut kernel, trigger)?;
         }
         let limit = daemon.timeout();
-        let monitor = daemon.monitor.as_ref().map(|(_, monitor)| monitor);
-        let woken = wake.wait(&daemon.files, monitor, limit);
+        let woken = wake.wait(&daemon.files, daemon.monitor.as_ref(), limit);
         match woken.map_err(Error::Wait)? {
             Woken { stop: true, .. } => return daemon.stop(&mut kernel),
             woken => daemon.note(woken)?,
@@ -148,8 +148,8 @@ struct Daemon<'a, O> {
     options: &'a Options,
     source: Source<O>,
     files: Files,
-    /// Since there is a topology, whose routes to listen for, of which protocol.
-    monitor: Option<(u8, Monitor)>,
+    /// Since there is a topology, which tells whose routes to listen for.
+    monitor: Option<Monitor>,
     presence: Option<(Owner, Presence)>,
     damping: Damping,
     reporter: Reporter,
@@ -294,13 +294,14 @@ impl<O: Origin> Daemon<'_, O> {
             let presence = Presence::announce(kernel.namespace(), owner, &self.source.name())?;
             self.presence = Some((owner.clone(), presence));
         }
-        if self
-            .monitor
-            .as_ref()
-            .is_none_or(|(known, _)| known != protocol)
-        {
-            let monitor = Monitor::open(self.options.netns.as_deref(), kernel, *protocol)?;
-            self.monitor = Some((*protocol, monitor));
+        let interest = Interest {
+            protocol: *protocol,
+            towards: lookups(&good.host),
+        };
+        let hears = |monitor: &Monitor| *monitor.interest() == interest;
+        if !self.monitor.as_ref().is_some_and(hears) {
+            let netns = self.options.netns.as_deref();
+            self.monitor = Some(Monitor::open(netns, kernel, interest)?);
         }
         Ok(())
     }
@@ -343,7 +344,7 @@ impl<O: Origin> Daemon<'_, O> {
         let monitor = &mut self.monitor;
         let kept = reconcile::keep(kernel, &good.host, &good.terms, held, |_| {
             // What was told until now is in the snapshot that follows.
-            if let Some((_, monitor)) = monitor {
+            if let Some(monitor) = monitor {
                 monitor.drain()?;
             }
             Ok(())
@@ -356,12 +357,7 @@ impl<O: Origin> Daemon<'_, O> {
                     self.due.rested = Instant::now() + start.elapsed() * IDLE_SHARE;
                 }
             }
-            Err(reconcile::Error::Unmet(unmet)) => {
-                self.reporter.put_off(&unmet.to_string());
-                self.publish(|board| board.put_off(trigger, start.elapsed()));
-            }
-            Err(reconcile::Error::Kernel(error)) => self.reconnect(kernel, error)?,
-            Err(error @ reconcile::Error::NoWayBack(_)) => return Err(error.into()),
+            Err(error) => self.reconnect(kernel, error)?,
         }
         self.tell();
         Ok(())
@@ -411,7 +407,7 @@ impl<O: Origin> Daemon<'_, O> {
         }
         if woken.kernel {
             let news = match &mut self.monitor {
-                Some((_, monitor)) => monitor.drain()?,
+                Some(monitor) => monitor.drain()?,
                 None => News::Nothing,
             };
             let at = (now + SETTLE).max(self.due.rested);

@@ -143,9 +143,7 @@ impl Reporter {
             tracing::warn!("conflict: {dispute}");
         }
         let pending = kept.left.pending.iter();
-        let pending =
-            pending.map(|(object, device)| format!("{object} waits for the device {device}"));
-        for pending in news(&mut self.pending, pending) {
+        for pending in news(&mut self.pending, pending.map(ToString::to_string)) {
             tracing::warn!("pending: {pending}");
         }
     }

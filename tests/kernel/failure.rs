@@ -3,18 +3,56 @@
 
 use serde_json::Value;
 
-use crate::world::{Host, Plan, TUNNELFORM, World, assert_same, run, trials};
+use crate::world::{Host, Plan, Run, TUNNELFORM, World, assert_same, run, trials};
 
 trials![
     unreachable_gateway,
     missing_device,
     device_that_is_down,
+    missing_address,
     source_that_no_device_has,
     without_privilege
 ];
 
 fn hq(body: &str) -> String {
     format!("version: 1\nname: hq\n{body}\n")
+}
+
+/// A device without the address that a tunnel is to have as its `local`: that tunnel stays away, or as it is.
+fn missing_address() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link add eth1 up type dummy");
+    let file = hq(&format!(
+        "{TUNNELS}  tun2: {{local: {{device: eth1}}, remote: 192.168.20.3, addresses: [10.10.101.1/24]}}\n  \
+         tun3: {{local: {{device: eth9}}, remote: 192.168.20.3}}"
+    ));
+    let sentences = ["tun2", "tun3"].map(|tunnel| format!("tunnel {tunnel}: its `local` is"));
+    let told = |run: Run| {
+        let run = run.exits(1).says(&sentences[0]).says(&sentences[1]);
+        assert_eq!(run.plan().0["in_sync"], false);
+        run.plan().moves()
+    };
+    for (device, tunnel) in [("eth1", "tunnel tun2"), ("eth9", "tunnel tun3")] {
+        let reason = format!("device {device} has no IPv4 address to be its `local`");
+        stands_in_the_way(&host, &file, &reason, &[tunnel]);
+    }
+    let before = host.seen();
+    let preview = told(host.try_apply(&file, &["--dry-run", "--keep-going"]));
+    assert_same(&host.seen(), &before);
+    let made = told(host.try_apply(&file, &["--keep-going"]));
+    assert_eq!(made, preview);
+    assert_eq!(made.len(), 3, "{made:?}");
+    assert_eq!(host.seen().tunnels(), ["tun1".to_owned()].into());
+    host.ip("addr add 192.168.30.2/24 dev eth1");
+    host.try_apply(&file, &["--keep-going"]).exits(1);
+    host.ip("addr del 192.168.30.2/24 dev eth1");
+    let there = host.seen();
+    assert_eq!(there.tunnel("tun2")["local"], "192.168.30.2");
+    assert_eq!(told(host.try_apply(&file, &["--keep-going"])).len(), 0);
+    assert_same(&host.seen(), &there);
+    host.tunnelform(&["destroy", "-"], &file).ok();
+    assert_eq!(host.seen().tunnels(), [].into());
 }
 
 /// Each change's status, by its key.

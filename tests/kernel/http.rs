@@ -32,7 +32,7 @@ const SMALL: &str = "name: t\ntunnels:\n  tun1: {local: 192.168.10.2, remote: 19
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a daemon is asked by way of.
-struct Door(String);
+pub struct Door(String);
 
 #[derive(Debug)]
 struct Answer {
@@ -43,17 +43,22 @@ struct Answer {
 }
 
 impl Door {
-    fn new(host: &Host) -> Self {
+    pub fn new(host: &Host) -> Self {
         Self(format!("/run/http-{}.sock", host.netns))
     }
 
     /// A daemon behind the door.
-    fn daemon(&self, host: &Host, topology: &str, more: &[&str]) -> Daemon {
-        let listen = format!("unix:{}", self.0);
+    pub fn daemon(&self, host: &Host, topology: &str, more: &[&str]) -> Daemon {
+        let listen = self.address();
         let arguments = [&["--listen", &listen], more].concat();
         let mut daemon = Daemon::start_with(host, topology, &arguments, &[]);
         daemon.says("listening on unix:");
         daemon
+    }
+
+    /// As `--listen` takes it.
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.0)
     }
 
     fn open(&self) -> UnixStream {
@@ -62,6 +67,11 @@ impl Door {
             .set_read_timeout(Some(PATIENCE))
             .expect("a time limit");
         stream
+    }
+
+    /// Waits until the daemon has made its first pass.
+    pub fn opens(&self) {
+        wait_until("it's ready", || self.get("/readyz").code == 200);
     }
 
     /// What comes back for these bytes.
@@ -86,7 +96,7 @@ impl Door {
 
     /// The status, which fits its schema.
     #[track_caller]
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let answer = self.get("/status");
         assert_eq!(answer.code, 200, "{answer:?}");
         let status = parse(&answer.body);
@@ -102,7 +112,7 @@ impl Door {
 
     /// The samples of all metrics, as Prometheus' own parser reads them.
     #[track_caller]
-    fn metrics(&self) -> BTreeMap<String, f64> {
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
         let answer = self.get("/metrics");
         assert_eq!(answer.code, 200, "{answer:?}");
         assert!(
@@ -172,7 +182,7 @@ fn the_status_tells_of_drift_and_a_bad_file() {
     let (host, door) = (world.lone(), Door::new(&world.lone_as("other")));
     let mut daemon = door.daemon(&host, SMALL, &[]);
     daemon.says("pass: 3 created");
-    wait_until("it's ready", || door.get("/readyz").code == 200);
+    door.opens();
     let status = door.status();
     assert_eq!(status["in_force"]["owner"], "t");
     assert_eq!(status["error"], Value::Null);
@@ -240,7 +250,8 @@ fn the_status_tells_what_waits() {
     let topology = "name: t\ntunnels:
   tun1: {local: 192.168.10.2, remote: 192.168.20.2}
   tun2: {local: 192.168.10.2, remote: 192.168.20.3, device: eth9}
-  tun3: {local: 192.168.10.2, remote: 192.168.20.4, addresses: [10.3.0.1/24]}\n";
+  tun3: {local: 192.168.10.2, remote: 192.168.20.4, addresses: [10.3.0.1/24]}
+  tun4: {local: {device: eth8}, remote: 192.168.20.5, addresses: [10.4.0.1/24]}\n";
     let mut daemon = door.daemon(&host, topology, &[]);
     daemon.says("pass: 2 created");
     wait_until("the pass is told", || {
@@ -249,12 +260,17 @@ fn the_status_tells_what_waits() {
             .is_some_and(|passes| !passes.is_empty())
     });
     let status = door.status();
-    let states: Vec<&Value> = (0..3).map(|n| &status["tunnels"][n]["state"]).collect();
-    assert_eq!(states, ["conflict", "pending", "in_sync"]);
+    let states: Vec<&Value> = (0..4).map(|n| &status["tunnels"][n]["state"]).collect();
+    assert_eq!(states, ["conflict", "pending", "in_sync", "pending"]);
     // Another's traffic isn't the tunnel's.
     assert_eq!(status["tunnels"][0]["counters"], Value::Null);
     assert_eq!(status["conflicts"][0]["object"], "tunnel tun1");
-    assert_eq!(status["pending"][0]["device"], "eth9");
+    for (waits, [device, lacks]) in [["eth8", "address"], ["eth9", "device"]].iter().enumerate() {
+        assert_eq!(status["pending"][waits]["device"], *device);
+        assert_eq!(status["pending"][waits]["lacks"], *lacks);
+    }
+    assert_eq!(status["objects"]["addresses"]["pending"], 1);
+    assert_eq!(status["ready"], true);
     assert_eq!(status["objects"]["tunnels"]["in_sync"], 1);
     for _ in 0..5 {
         wait_until("10.3.0.1 is back", || {
@@ -330,7 +346,7 @@ fn not_ready_without_a_topology() {
     door.metrics();
     daemon.write(SMALL);
     daemon.says("pass: 3 created");
-    wait_until("it's ready", || door.get("/readyz").code == 200);
+    door.opens();
 }
 
 /// Nobody reads the log, so the loop hangs where it writes the next line; who asks hears of it.
@@ -349,7 +365,7 @@ fn a_stuck_loop_is_not_healthy() {
         .spawn()
         .expect("tunnelform starts");
     wait_until("it listens", || Path::new(&door.0).exists());
-    wait_until("it's ready", || door.get("/readyz").code == 200);
+    door.opens();
     for _ in 0..20 {
         assert_eq!(door.get("/healthz").code, 200);
         std::thread::sleep(Duration::from_millis(100));

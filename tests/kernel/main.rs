@@ -7,6 +7,7 @@ mod atomic;
 mod attributes;
 mod commands;
 mod drift;
+mod drops;
 mod effects;
 mod export;
 mod failure;
@@ -62,6 +63,7 @@ fn trials() -> Vec<Trial> {
             attributes::trials(),
             ownership::trials(),
             drift::trials(),
+            drops::trials(),
             effects::trials(),
             mtu::trials(),
             failure::trials(),

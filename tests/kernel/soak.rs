@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::http::Door;
 use crate::random::{Random, damage, ready, same, seed, topology};
-use crate::watch::{Daemon, SMALL, ttl};
+use crate::watch::{Daemon, PATIENCE, SMALL, ttl};
 use crate::world::{Host, World, run, trials, wait_until};
 
 trials![
@@ -52,7 +54,7 @@ fn field(path: impl AsRef<Path>, name: &str) -> u64 {
 }
 
 /// How often any of the daemon's threads has been woken.
-fn wakes(daemon: &Daemon) -> u64 {
+pub fn wakes(daemon: &Daemon) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.child.id())).expect("it runs");
     tasks
         .flatten()
@@ -71,45 +73,84 @@ fn it_sleeps_while_nothing_happens() {
     std::thread::sleep(Duration::from_secs(5));
     let woken = wakes(&daemon) - before;
     println!(
-        "woken {woken} times in 5 s; {} ticks",
-        daemon.ticks() - ticks
+        "woken {woken} times in 5 s; {} ticks; {:?}",
+        daemon.ticks() - ticks,
+        size(&daemon)
     );
     assert_eq!(woken, 0);
 }
 
 /// Passes of all kinds: for a signal, for another file, for damage.
 fn it_never_grows() {
-    const PASSES: u32 = 2000;
+    const PASSES: u32 = 10_000;
     let world = World::new();
     let host = world.lone();
-    let mut daemon = Daemon::start_with(&host, SMALL, &["--debounce", "1ms"], &[]);
+    let door = Door::new(&host);
+    let manager = PathBuf::from(format!("/run/manager-{}.sock", host.netns));
+    let hears = UnixDatagram::bind(&manager).expect("a socket in /run");
+    hears
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a time limit");
+    let arguments = ["--debounce", "1ms", "--listen", &door.address()];
+    let environment = [("NOTIFY_SOCKET", manager.to_str().expect("a name"))];
+    let mut daemon = Daemon::start_with(&host, SMALL, &arguments, &environment);
     daemon.says("pass: 1 created");
-    let round = |daemon: &mut Daemon, number: u32| {
-        if number.is_multiple_of(50) {
-            let wanted = 65 + number / 50 % 2;
-            daemon.write(&SMALL.replace("64", &wanted.to_string()));
-            wait_until("the file is followed", || ttl(&host) == Some(wanted.into()));
+    let round = |daemon: &Daemon, number: u32| {
+        match number % 50 {
+            0 => {
+                let wanted = 65 + number / 50 % 2;
+                daemon.write(&SMALL.replace("64", &wanted.to_string()));
+                wait_until("the file is followed", || ttl(&host) == Some(wanted.into()));
+            }
+            25 => {
+                host.ip("link set tun1 mtu 1300");
+                wait_until("it's repaired", || host.seen().link("tun1")["mtu"] == 1480);
+            }
+            _ => {}
         }
-        let before = wakes(daemon);
+        // Nothing is told but what a signal asks for, and the pass is over then.
         daemon.signal(Signal::HUP);
-        wait_until("it hears the signal", || wakes(daemon) > before);
+        hear(&hears, "RELOADING=1");
+        hear(&hears, "READY=1");
     };
+    hear(&hears, "READY=1");
     for number in 0..200 {
-        round(&mut daemon, number);
+        round(&daemon, number);
     }
-    let (before, start) = (size(&daemon), Instant::now());
+    let (made, before, start) = (passes(&door), size(&daemon), Instant::now());
     for number in 0..PASSES {
-        round(&mut daemon, number);
+        round(&daemon, number);
     }
-    let after = size(&daemon);
+    let (took, after) = (start.elapsed(), size(&daemon));
+    let made = passes(&door) - made;
     println!(
-        "{PASSES} passes in {:.1} s, {} ticks: {before:?} -> {after:?}",
-        start.elapsed().as_secs_f64(),
+        "{made} passes in {:.1} s, {} ticks: {before:?} -> {after:?}",
+        took.as_secs_f64(),
         daemon.ticks()
     );
+    assert!(made >= PASSES.into(), "{made}");
     assert_eq!(after.descriptors, before.descriptors);
     assert_eq!(after.threads, before.threads);
     assert!(after.kilobytes <= before.kilobytes + 256);
+}
+
+/// Waits until a service manager is told this.
+fn hear(manager: &UnixDatagram, word: &str) {
+    let mut buffer = [0; 4096];
+    loop {
+        let length = manager.recv(&mut buffer).expect("it's told");
+        if buffer[..length].starts_with(word.as_bytes()) {
+            return;
+        }
+    }
+}
+
+/// How many passes it has made, by its own count.
+fn passes(door: &Door) -> f64 {
+    let metrics = door.metrics();
+    let made = metrics.iter();
+    let made = made.filter(|(name, _)| name.starts_with("tunnelform_passes_total"));
+    made.map(|(_, count)| count).sum()
 }
 
 const MENDED: &str = "name: t
@@ -117,7 +158,7 @@ tunnels:
   tun1: {local: 192.168.10.2, remote: 192.168.20.2, ttl: 64, addresses: [10.1.0.1/24], routes: [10.244.0.0/16]}
 ";
 
-/// From the end of the `ip` command to the moment at which the kernel tells of the repair.
+/// From the end of the `ip` command to the daemon's word that it's repaired, beside what the command itself takes.
 fn damage_is_mended_within_a_second() {
     const TIMES: usize = 10;
     const DAMAGES: [(&str, &str); 6] = [
@@ -136,9 +177,9 @@ fn damage_is_mended_within_a_second() {
     ];
     let world = World::new();
     let host = world.lone();
-    let mut table = String::from("damage           median   worst, ms until repaired\n");
+    let mut table = String::from("damage           median   worst, ms until repaired; ip itself\n");
     for (name, damage) in DAMAGES {
-        let mut times = Vec::new();
+        let (mut times, mut commands) = (Vec::new(), Vec::new());
         let mut daemon = Daemon::start(&host, MENDED);
         wait_until("it keeps the host", || {
             let status = host.tunnelform(&["status", "-"], MENDED);
@@ -148,15 +189,18 @@ fn damage_is_mended_within_a_second() {
             // A hangup ends what would be taken for a fight.
             daemon.signal(Signal::HUP);
             daemon.says_nothing_more();
-            host.ip(damage);
             let start = Instant::now();
+            host.ip(damage);
+            let damaged = Instant::now();
             daemon.says("pass: ");
-            times.push(start.elapsed().as_secs_f64() * 1e3);
+            commands.push((damaged - start).as_secs_f64() * 1e3);
+            times.push(damaged.elapsed().as_secs_f64() * 1e3);
         }
         host.settled(MENDED);
         times.sort_by(f64::total_cmp);
-        let (median, worst) = (times[TIMES / 2], times[TIMES - 1]);
-        let _ = writeln!(table, "{name:16} {median:6.1} {worst:7.1}");
+        commands.sort_by(f64::total_cmp);
+        let (median, worst, command) = (times[TIMES / 2], times[TIMES - 1], commands[TIMES / 2]);
+        let _ = writeln!(table, "{name:16} {median:6.1} {worst:7.1} {command:10.1}");
         assert!(median < 1000.0, "{table}");
     }
     println!("{table}");

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::drift::{DAMAGES, TOPOLOGY, regardless_of_index};
+use crate::soak::wakes;
 use crate::world::{Host, TUNNELFORM, World, assert_same, run, trials, wait_until};
 
 trials![
@@ -18,10 +19,12 @@ trials![
     the_file_is_followed,
     a_bad_file_changes_nothing,
     a_device_is_waited_for,
+    an_address_is_waited_for,
     a_conflict_costs_nothing_else,
     a_fight_is_slowed_down,
     other_daemons_routes_wake_nobody,
     the_underlay_is_followed,
+    a_routing_daemons_underlay_is_followed,
     signals,
     the_service_manager_is_told,
     apply_hears_of_the_daemon,
@@ -267,6 +270,50 @@ fn a_device_is_waited_for() {
     host.settled(topology);
 }
 
+/// The tunnel that looks up its `local` waits for it, and stays as it is while it's lost. The others don't care.
+fn an_address_is_waited_for() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link add eth1 up type dummy");
+    let topology = "name: t\ntunnels:\n  tun1: {local: {device: eth1}, remote: 192.168.20.2, addresses: [10.1.0.1/24], routes: [10.244.0.0/16]}\n  tun2: {local: 192.168.10.2, remote: 192.168.20.3}\n";
+    let mut daemon = Daemon::start(&host, topology);
+    daemon.says("pending: tunnel tun1 waits for an address on eth1");
+    daemon.says("pass: 1 created");
+    let status = host.status(topology);
+    assert_eq!(status["in_sync"], false);
+    assert_eq!(status["tunnels"][0]["state"], "pending");
+    assert_eq!(status["tunnels"][0]["routes"]["in_sync"], 0);
+    assert_eq!(status["tunnels"][1]["state"], "in_sync");
+    host.ip("addr add 192.168.30.2/24 dev eth1");
+    daemon.says("pass: 3 created");
+    assert_eq!(host.seen().tunnel("tun1")["local"], "192.168.30.2");
+    host.settled(topology);
+    let before = host.seen();
+    host.ip("addr del 192.168.30.2/24 dev eth1");
+    daemon.says("pending: tunnel tun1 waits for an address on eth1");
+    let mut changed = before.clone();
+    changed.addresses.retain(|address| address["dev"] != "eth1");
+    changed.routes.retain(|route| route["dev"] != "eth1");
+    assert_same(
+        &host.seen().not_through("eth1"),
+        &changed.not_through("eth1"),
+    );
+    daemon.write(
+        &topology
+            .replace("10.1.0.1", "10.1.0.2")
+            .replace("20.3", "20.4"),
+    );
+    daemon.says("pass: 0 created, 1 changed, 0 replaced, 0 deleted");
+    assert!(host.seen().find_address("tun1", "10.1.0.1").is_some());
+    host.ip("addr add 192.168.30.77/24 dev eth1");
+    daemon.says("local: 192.168.30.2 -> 192.168.30.77");
+    daemon.says("pass: 1 created, 1 changed, 0 replaced, 1 deleted");
+    assert_eq!(
+        host.index("tun1"),
+        before.link("tun1")["ifindex"].as_u64().unwrap_or_default()
+    );
+}
+
 fn a_conflict_costs_nothing_else() {
     let world = World::new();
     let host = world.lone();
@@ -340,9 +387,37 @@ fn the_underlay_is_followed() {
     host.ip("link set eth0 mtu 1400");
     daemon.says("mtu: 1480 -> 1380");
     host.ip("addr del 192.168.10.2/24 dev eth0");
-    daemon.says("eth0 has none here");
+    daemon.says("pending: tunnel tun1 waits for an address on eth0");
     host.ip("addr add 192.168.10.77/24 dev eth0");
     daemon.says("local: 192.168.10.2 -> 192.168.10.77");
+}
+
+/// A routing daemon's routes wake it only where they lead to a remote.
+fn a_routing_daemons_underlay_is_followed() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link add eth1 up mtu 1300 type dummy\naddr add 192.168.30.2/24 dev eth1");
+    let topology = "name: t\ntunnels: {tun1: {local: 192.168.10.2, remote: 192.168.20.2}}\n";
+    let mut daemon = Daemon::start(&host, topology);
+    daemon.says("mtu 1480");
+    host.ip("route add 192.168.20.0/24 via 192.168.30.1 proto bird");
+    daemon.says("mtu: 1480 -> 1280");
+    host.ip("route add 192.168.20.2/32 via 192.168.10.1 proto bird");
+    daemon.says("mtu: 1280 -> 1480");
+    host.ip("route del 192.168.20.2/32 proto bird");
+    daemon.says("mtu: 1480 -> 1280");
+    host.ip("route del 192.168.20.0/24 proto bird");
+    daemon.says("mtu: 1280 -> 1480");
+    daemon.says_nothing_more();
+    let before = wakes(&daemon);
+    host.ip("route add 192.168.21.0/24 via 192.168.30.1 proto bird");
+    daemon.is_quiet(Duration::from_millis(300));
+    assert_eq!(wakes(&daemon), before);
+    // Another file is about other ways.
+    daemon.write(&topology.replace("20.2", "21.2"));
+    daemon.says("mtu: 1480 -> 1280");
+    host.ip("route del 192.168.21.0/24 proto bird");
+    daemon.says("mtu: 1280 -> 1480");
 }
 
 fn signals() {

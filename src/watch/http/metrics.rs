@@ -25,7 +25,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 /// The counters of a tunnel: name, help, value.
 type Column = (&'static str, &'static str, fn(&Counters) -> u64);
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 8] = [
     ("tunnel_rx_bytes", "Bytes received by a tunnel", |c| {
         c.rx_bytes
     }),
@@ -45,6 +45,16 @@ const COLUMNS: [Column; 6] = [
         "tunnel_tx_errors",
         "Packets that a tunnel could not send",
         |c| c.tx_errors,
+    ),
+    (
+        "tunnel_rx_dropped",
+        "Packets that a tunnel received and threw away",
+        |c| c.rx_dropped,
+    ),
+    (
+        "tunnel_tx_dropped",
+        "Packets that a tunnel threw away before sending",
+        |c| c.tx_dropped,
     ),
 ];
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::board::{Board, DriftRow, HeldRow, Outcome, PassRow, Standing, TunnelRow};
 use super::super::damping::Cause;
 use super::super::report::Trigger;
-use crate::plan::{Conflict, Counts};
+use crate::plan::{Conflict, Counts, Lack};
 use crate::state::{Counters, Device, InterfaceName};
 
 /// The host's devices by name.
@@ -80,7 +80,7 @@ struct Objects {
 struct Tally {
     /// As they should be.
     in_sync: usize,
-    /// They wait for a device, or for an object that isn't in sync.
+    /// They wait for a device or its address, or for an object that isn't in sync.
     pending: usize,
     /// Somebody puts them back whenever they are repaired.
     fought: usize,
@@ -114,6 +114,8 @@ struct Pending {
     object: String,
     /// The device.
     device: String,
+    /// What is missing of it.
+    lacks: Lack,
 }
 
 /// What is left alone for a while.
@@ -190,9 +192,10 @@ impl Status {
                 conflict: of(Standing::Conflict),
             }
         };
-        let pending = board.pending.iter().map(|(object, device)| Pending {
-            object: object.clone(),
-            device: device.clone(),
+        let pending = board.pending.iter().map(|pending| Pending {
+            object: pending.object.to_string(),
+            device: pending.device.to_string(),
+            lacks: pending.lacks,
         });
         Self {
             format_version: 1,
