@@ -74,6 +74,7 @@ fn all_nodes(bencher: Bencher, nodes: usize) {
         protocol: topology.route_protocol.0,
         adopt: false,
         prune: true,
+        protect: Default::default(),
     };
     let bare = Observed::bare();
     bencher.bench_local(|| {

@@ -122,7 +122,7 @@ impl Round {
 pub fn look(kernel: &mut Kernel, goal: Goal, terms: &Terms, counters: bool) -> Result<Look, Error> {
     let first = compare(kernel, goal, terms, counters, Some(terms.protocol))?;
     // Routes of other protocols matter only to a plan that may run into them, and there may be a million.
-    if first.plan.concerns_all_routes() {
+    if first.plan.concerns_all_routes(terms, &first.observed) {
         compare(kernel, goal, terms, counters, None)
     } else {
         Ok(first)
@@ -140,10 +140,11 @@ fn observe(
         Goal::Host(host) => lookups(host),
         Goal::Nothing(_) => BTreeSet::new(),
     };
+    let paths = paths.into_iter().chain(terms.protect.iter().copied());
     kernel.observe(&Extent {
         protocol,
         own_protocol: terms.protocol,
-        paths,
+        paths: paths.collect(),
         counters,
     })
 }
@@ -206,7 +207,7 @@ pub fn keep(
         let mut observed = observe(kernel, goal, terms, false, Some(terms.protocol))?;
         let mut wanted = desired(host, &observed);
         let mut left = plan_around(&wanted, &observed, terms, &held);
-        if left.plan.concerns_all_routes() {
+        if left.plan.concerns_all_routes(terms, &observed) {
             observed = observe(kernel, goal, terms, false, None)?;
             wanted = desired(host, &observed);
             left = plan_around(&wanted, &observed, terms, &held);
@@ -235,7 +236,7 @@ pub fn keep(
 
 /// Compares a host that was observed elsewhere, or is made up, with what a topology says of it. Asks no kernel.
 pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Look {
-    let ways = lookups(host).into_iter();
+    let ways = lookups(host).into_iter().chain(terms.protect.clone());
     let ways = ways.filter_map(|address| Some((address, observed.path_to(address)?)));
     observed.paths = ways.collect();
     let desired = desired(host, &observed);
@@ -341,6 +342,7 @@ impl Run<'_> {
         };
         plan.is_empty()
             || !plan.conflicts.is_empty()
+            || !plan.cuts.is_empty()
             || stands
             || self.rounds.last().is_some_and(Round::is_incomplete)
             || self.rounds.len() == ROUNDS

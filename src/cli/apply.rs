@@ -1,6 +1,8 @@
 //! `tunnelform apply` and `tunnelform destroy`.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,6 +19,7 @@ use tunnelform::trial::{self, Guarded, Unconfirmed};
 
 use super::input::{Input, NodeChoice};
 use super::offline::{self, Against};
+use super::operator;
 use super::{
     CHANGES, DONE, FAILED, Failure, HALF_DONE, Output, Result, Terminal, complain, print,
     print_json, require_privilege, tell_of_daemon, warn,
@@ -116,6 +119,13 @@ struct Options {
     /// Seconds to wait for another run in the same namespace.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     lock_timeout: u64,
+    /// Change nothing that removes or redirects the way to this address. So it is with the other end of the SSH connection
+    /// that the command is run from.
+    #[arg(long, value_name = "ADDRESS")]
+    protect: Vec<IpAddr>,
+    /// Change it all the same.
+    #[arg(long)]
+    force: bool,
     /// Take the change back unless `tunnelform confirm` comes within that time (1s to 1day, such as `60s`), even if this
     /// command and its terminal are gone.
     #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
@@ -175,7 +185,8 @@ impl Witness for Stand<'_> {
 impl Apply {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         let topology = self.input.topology(terminal)?;
-        let terms = terms(&topology, self.adopt, !self.no_prune);
+        let mut terms = terms(&topology, self.adopt, !self.no_prune);
+        terms.protect = self.options.protected(self.against.is_none());
         let Some(against) = &self.against else {
             let mut kernel = Kernel::open(self.options.netns.as_deref())?;
             let host = self.node.host(&topology, &mut kernel)?;
@@ -246,6 +257,7 @@ impl Destroy {
                     protocol: self.route_protocol,
                     adopt: false,
                     prune: true,
+                    protect: self.options.protected(true),
                 };
                 let wish = Wish::destroy(None, &terms);
                 self.options.run(&mut kernel, &wish, terminal)
@@ -257,7 +269,8 @@ impl Destroy {
                 .topology(terminal)?;
                 let mut kernel = Kernel::open(self.options.netns.as_deref())?;
                 let host = self.node.host(&topology, &mut kernel)?;
-                let terms = terms(&topology, false, true);
+                let mut terms = terms(&topology, false, true);
+                terms.protect = self.options.protected(true);
                 let wish = Wish::destroy(Some(&host), &terms);
                 self.options.run(&mut kernel, &wish, terminal)
             }
@@ -289,10 +302,19 @@ pub(super) fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
         protocol: topology.route_protocol.0,
         adopt,
         prune,
+        protect: Default::default(),
     }
 }
 
 impl Options {
+    /// The addresses whose way is protected. An SSH connection leads to the namespace that it came into.
+    fn protected(&self, live: bool) -> BTreeSet<IpAddr> {
+        let here = live && self.netns.is_none();
+        let ssh = here.then(operator::ssh_ends).unwrap_or_default();
+        let wards = self.protect.iter().copied().chain(ssh);
+        wards.filter(|_| !self.force).collect()
+    }
+
     fn run(&self, kernel: &mut Kernel, wish: &Wish, terminal: &Terminal) -> Result {
         let Wish {
             goal,
@@ -465,6 +487,13 @@ fn in_the_way(plan: &Plan, on_refusal: OnRefusal) -> Option<String> {
         let conflicts = plan.conflicts.iter();
         let objects: Vec<&str> = conflicts.map(|conflict| conflict.object.as_str()).collect();
         return Some(format!("not ours: {}", objects.join(", ")));
+    }
+    if !plan.cuts.is_empty() {
+        let cuts: Vec<String> = plan.cuts.iter().map(ToString::to_string).collect();
+        let cuts = cuts.join("; ");
+        return Some(format!(
+            "{cuts} (--force changes it all the same, --confirm-within takes it back if that was wrong)"
+        ));
     }
     match on_refusal {
         OnRefusal::Stop if !plan.obstacles.is_empty() => {

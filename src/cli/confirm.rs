@@ -86,13 +86,13 @@ impl Guard {
 pub(super) fn ask(namespace: NamespaceId, code: u8, terminal: &Terminal) -> Result {
     let stdin = io::stdin();
     loop {
-        let Some(left) = Unconfirmed::find(namespace)?.and_then(|change| change.left) else {
+        let Some(left) = Unconfirmed::find(namespace)?.and_then(|change| change.seconds_left)
+        else {
             show("");
             return tell_of_end(namespace, code, terminal);
         };
         show(&format!(
-            "Press Enter to keep the change. Taken back in {} s ",
-            left.as_secs()
+            "Press Enter to keep the change. Taken back in {left} s "
         ));
         if !is_pressed(&stdin)? {
             continue;

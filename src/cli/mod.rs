@@ -9,6 +9,7 @@ mod generate;
 mod graph;
 mod input;
 mod offline;
+mod operator;
 mod probe;
 mod render;
 mod status;

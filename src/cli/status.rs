@@ -8,10 +8,11 @@ use tunnelform::plan::{Action, Change, Object, Plan, Style};
 use tunnelform::reconcile::{self, Goal, Look};
 use tunnelform::state::{Counters, InterfaceName, Kind};
 use tunnelform::topology::Host;
+use tunnelform::trial::{self, Ended, Unconfirmed};
 
 use super::apply::terms;
 use super::input::{Input, NodeChoice};
-use super::{CHANGES, DONE, Output, Result, Terminal, print, print_json, tell_of_daemon};
+use super::{CHANGES, DONE, Output, Result, Terminal, note, print, print_json, tell_of_daemon};
 
 /// Show how each tunnel of a topology stands. Needs no root.
 #[derive(clap::Args)]
@@ -45,6 +46,10 @@ struct Report {
     tunnels: Vec<Row>,
     /// What doesn't belong to a tunnel.
     outside: Outside,
+    /// The change that waits to be confirmed.
+    on_trial: Option<Unconfirmed>,
+    /// How the last one ended that nobody confirmed.
+    taken_back: Option<Ended>,
     warnings: Vec<String>,
 }
 
@@ -95,7 +100,10 @@ impl Status {
         let host = self.node.host(&topology, &mut kernel)?;
         let look = reconcile::look(&mut kernel, Goal::Host(&host), &terms, true)?;
         tell_of_daemon(&kernel, &terms.owner, terminal);
-        let report = Report::new(&host, &look);
+        let mut report = Report::new(&host, &look);
+        report.on_trial = Unconfirmed::find(kernel.namespace())?;
+        report.taken_back = trial::ended(kernel.namespace())?;
+        report.tell_of_trials(terminal);
         match self.output {
             Output::Json => print_json(&report)?,
             Output::Text => print(&report.text(terminal.style()))?,
@@ -143,8 +151,17 @@ impl Report {
                     .chain(conflicts)
                     .collect(),
             },
+            on_trial: None,
+            taken_back: None,
             warnings: warnings(&look.plan),
         }
+    }
+
+    fn tell_of_trials(&self, terminal: &Terminal) {
+        let on_trial = self.on_trial.as_ref().map(ToString::to_string);
+        let taken_back = self.taken_back.as_ref().map(ToString::to_string);
+        let notes = [on_trial, taken_back];
+        notes.iter().flatten().for_each(|text| note(terminal, text));
     }
 
     fn text(&self, style: Style) -> String {

@@ -32,6 +32,7 @@ fn terms(topology: &Topology) -> Terms {
         protocol: topology.route_protocol.0,
         adopt: false,
         prune: true,
+        protect: Default::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Action, Change, Conflict, Counts, Effect, Obstacle, Plan};
+use super::{Action, Change, Conflict, Counts, Cut, Effect, Obstacle, Plan};
 
 /// Version of the document's shape. It changes when a key goes or means something else, not when one is added.
 const FORMAT_VERSION: u32 = 1;
@@ -31,6 +31,8 @@ pub struct Document {
     pub conflicts: Vec<Conflict>,
     /// What the kernel would refuse.
     pub obstacles: Vec<Obstacle>,
+    /// Protected addresses that would be cut off; nothing is changed while there is any.
+    pub cuts: Vec<Cut>,
     /// What else to know.
     pub warnings: Vec<String>,
     /// What became of what was done before something went wrong; null: nothing was taken back.
@@ -166,6 +168,7 @@ impl Document {
             changes: Vec::new(),
             conflicts: Vec::new(),
             obstacles: Vec::new(),
+            cuts: Vec::new(),
             warnings: Vec::new(),
             taken_back: None,
             errors: Vec::new(),
@@ -179,6 +182,7 @@ impl Document {
                 .extend(changes.map(|(index, change)| ChangeDocument::new(change, outcome(index))));
             document.conflicts.extend(plan.conflicts.iter().cloned());
             document.obstacles.extend(plan.obstacles.iter().cloned());
+            document.cuts.extend(plan.cuts.iter().cloned());
             document.warnings.extend(plan.warnings.iter().cloned());
         }
         document

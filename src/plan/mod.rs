@@ -3,6 +3,7 @@
 //! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
 
 mod around;
+mod cut;
 mod dependents;
 mod diff;
 mod document;
@@ -17,7 +18,8 @@ pub(crate) mod tests;
 mod text;
 mod undo;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -46,6 +48,8 @@ pub struct Terms {
     pub adopt: bool,
     /// Delete what is ours and not desired.
     pub prune: bool,
+    /// Addresses whose way isn't to be removed or redirected.
+    pub protect: BTreeSet<IpAddr>,
 }
 
 /// The changes, and what a person should know before they are made.
@@ -63,6 +67,8 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// What the kernel will refuse. The other changes can be made all the same.
     pub obstacles: Vec<Obstacle>,
+    /// Protected addresses that would be cut off. A plan with cuts must not be carried out.
+    pub cuts: Vec<Cut>,
     /// What else to know.
     pub warnings: Vec<String>,
 }
@@ -177,6 +183,22 @@ pub struct Obstacle {
     pub objects: Vec<String>,
 }
 
+/// A protected address whose way a plan removes or redirects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Cut {
+    /// The address.
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// What becomes of its way, in words.
+    pub why: String,
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} would be cut off: {}", self.address, self.why)
+    }
+}
+
 /// What a change does to traffic while it's made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -206,10 +228,12 @@ pub fn plan(desired: &Desired, known: Option<&State>, observed: &Observed, terms
         steps: Vec::new(),
         conflicts,
         obstacles: Vec::new(),
+        cuts: Vec::new(),
         warnings,
     };
     order::order(&mut plan, &desired.state, observed);
     plan.obstacles = obstacles::obstacles(&plan.changes, desired, observed);
+    plan.cuts = cut::cuts(&plan, &terms.protect, observed);
     plan
 }
 
@@ -220,16 +244,17 @@ impl Plan {
     }
 
     /// Whether the plan depends on routes of other protocols: it adds or changes routes, which may conflict with them,
-    /// or makes the kernel drop some.
-    pub fn concerns_all_routes(&self) -> bool {
-        self.changes.iter().any(|change| match change {
+    /// makes the kernel drop some, or comes near the way to a protected address.
+    pub fn concerns_all_routes(&self, terms: &Terms, observed: &Observed) -> bool {
+        let own = self.changes.iter().any(|change| match change {
             Change::Tunnel(_, Delta::Update { to, .. }) => to.state == AdminState::Down,
             Change::Tunnel(_, delta) => !matches!(delta, Delta::Create(_)),
             Change::Address(_, delta) => {
                 matches!(delta, Delta::Delete { .. } | Delta::Replace { .. })
             }
             Change::Route(_, delta) => !matches!(delta, Delta::Delete { .. }),
-        })
+        });
+        own || cut::may_cut(self, &terms.protect, observed)
     }
 
     /// How many changes of each kind there are.

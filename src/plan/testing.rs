@@ -28,5 +28,6 @@ pub(super) fn terms(owner: &str) -> Terms {
         protocol: 117,
         adopt: false,
         prune: true,
+        protect: Default::default(),
     }
 }

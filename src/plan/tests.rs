@@ -200,6 +200,7 @@ fn terms(adopt: bool) -> Terms {
         protocol: PROTOCOL,
         adopt,
         prune: true,
+        protect: Default::default(),
     }
 }
 

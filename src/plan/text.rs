@@ -74,6 +74,10 @@ impl Plan {
             let sign = style.paint(AnsiColor::Red, "obstacle:");
             let _ = writeln!(text, "{sign} {obstacle}");
         }
+        for cut in &self.cuts {
+            let sign = style.paint(AnsiColor::Red, "cut:");
+            let _ = writeln!(text, "{sign} {cut}");
+        }
         for warning in &self.warnings {
             let _ = writeln!(
                 text,

@@ -8,10 +8,12 @@
 mod guardian;
 mod journal;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::kernel::{self, Kernel, NamespaceId};
@@ -47,10 +49,10 @@ pub enum Error {
     #[error("can't start the process that would take the change back")]
     Guardian(#[source] io::Error),
     /// A change is on trial already.
-    #[error("a change of {} is on trial here ({}): `tunnelform confirm` keeps it, `tunnelform rollback` takes it back", .0.topology, .0.time_left())]
+    #[error("{0}")]
     OnTrial(Unconfirmed),
     /// Nothing is on trial.
-    #[error("no change waits to be confirmed here{}", .0.as_ref().map(|ended| format!(": {ended}")).unwrap_or_default())]
+    #[error("no change is on trial here{}", .0.as_ref().map(|ended| format!(": {ended}")).unwrap_or_default())]
     Nothing(Option<Ended>),
     /// The namespace is busy.
     #[error(transparent)]
@@ -61,12 +63,12 @@ pub enum Error {
 }
 
 /// A change that waits to be confirmed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unconfirmed {
     /// Name of the topology.
     pub topology: String,
-    /// Until it's taken back; `None`: it's being made.
-    pub left: Option<Duration>,
+    /// Seconds until it's taken back; `None`: it's being made.
+    pub seconds_left: Option<u64>,
     /// Whether somebody is there to take it back.
     pub guarded: bool,
 }
@@ -81,7 +83,7 @@ impl Unconfirmed {
             return Ok(None);
         };
         Ok(Some(Self {
-            left: journal.left(),
+            seconds_left: journal.left().map(|left| left.as_secs()),
             guarded: guardian::is_there(namespace),
             topology: journal.topology,
         }))
@@ -97,14 +99,20 @@ impl Unconfirmed {
             None => Ok(()),
         }
     }
+}
 
-    /// How long it has, in words.
-    pub fn time_left(&self) -> String {
-        match (self.guarded, self.left) {
-            (false, _) => "whoever would take it back is gone".into(),
-            (true, None) => "it's being made".into(),
-            (true, Some(left)) => format!("taken back in {} s", left.as_secs()),
+impl fmt::Display for Unconfirmed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a change of {} is on trial here", self.topology)?;
+        match (self.guarded, self.seconds_left) {
+            (false, _) => write!(f, ", and the process that would take it back is gone")?,
+            (true, None) => write!(f, " and being made")?,
+            (true, Some(left)) => write!(f, " and is taken back in {left} s")?,
         }
+        write!(
+            f,
+            ": `tunnelform confirm` keeps it, `tunnelform rollback` takes it back now"
+        )
     }
 }
 

@@ -21,6 +21,7 @@ use crate::lock::{self, Lock, Presence};
 use crate::plan::Terms;
 use crate::reconcile::{self, Goal, Kept};
 use crate::topology::Owner;
+use crate::trial::Unconfirmed;
 use board::{Board, Shared};
 use damping::Damping;
 use files::Files;
@@ -40,6 +41,8 @@ const MOST_PAUSES: u32 = 10;
 const UNTIL_GOOD: Duration = Duration::from_secs(5);
 /// How often another run's lock is tried. Waiting for it would be waiting for nothing else: no signal, no sign of life.
 const UNTIL_FREE: Duration = Duration::from_millis(100);
+/// How often it's looked whether a change is still on trial.
+const UNTIL_CONFIRMED: Duration = Duration::from_secs(1);
 /// How soon the kernel is asked again after a conversation broke off.
 const UNTIL_ANSWERED: Duration = Duration::from_secs(1);
 /// Passes that find nothing to do take at most this part of the time: one tenth.
@@ -141,6 +144,14 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
             Woken { stop: true, .. } => return daemon.stop(&mut kernel),
             woken => daemon.note(woken)?,
         }
+    }
+}
+
+/// The change that somebody may still take back, in words. What can't be read is left to those who wrote it.
+fn on_trial(kernel: &Kernel) -> Option<String> {
+    match Unconfirmed::find(kernel.namespace()) {
+        Ok(change) => change.map(|change| format!("a change of {} is on trial", change.topology)),
+        Err(error) => Some(error.to_string()),
     }
 }
 
@@ -337,6 +348,13 @@ impl<O: Origin> Daemon<'_, O> {
             }
         };
         self.locked_out = None;
+        if let Some(change) = on_trial(kernel) {
+            self.reporter.put_off(&change);
+            self.publish(|board| board.put_off(trigger, start.elapsed()));
+            self.due.pass_at(start + UNTIL_CONFIRMED, trigger);
+            self.tell();
+            return Ok(());
+        }
         if matches!(trigger, Trigger::Kernel | Trigger::Overrun) {
             self.damping.hurry(start);
         }

@@ -162,6 +162,7 @@ impl<O: Origin> Source<O> {
             protocol: topology.route_protocol.0,
             adopt: self.adopt,
             prune: true,
+            protect: Default::default(),
         };
         Ok((host, terms))
     }

@@ -18,12 +18,12 @@ trials![
 /// After so many faults an apply must have come through.
 const MOST_SENDS: usize = 100;
 
-fn hq(body: &str) -> String {
+pub fn hq(body: &str) -> String {
     format!("version: 1\nname: hq\n{body}\n")
 }
 
 /// A host with tunnels of others', and others' addresses and routes on ours and theirs.
-fn crowded(world: &World, file: &str) -> Host {
+pub fn crowded(world: &World, file: &str) -> Host {
     let host = world.lone();
     host.ip(
         "link add fore type ipip local 192.168.10.2 remote 192.168.99.1
@@ -44,7 +44,7 @@ fn crowded(world: &World, file: &str) -> Host {
 }
 
 /// What a deleted and created device can't have again: its number.
-fn without_numbers(mut seen: Seen) -> Seen {
+pub fn without_numbers(mut seen: Seen) -> Seen {
     for link in &mut seen.links {
         if let Some(map) = link.as_object_mut() {
             map.remove("ifindex");
@@ -58,7 +58,7 @@ fn without_numbers(mut seen: Seen) -> Seen {
     seen
 }
 
-const BEFORE: &str = "\
+pub const BEFORE: &str = "\
 tunnels:
   tun1: {local: 192.168.10.2, remote: 192.168.20.2, ttl: 64, addresses: [10.10.100.1/24, 10.10.101.1/24], routes: [10.244.2.0/24, {to: 10.244.3.0/24, via: 10.10.100.2}]}
   tun2: {local: 192.168.10.2, remote: 192.168.20.3, addresses: [10.10.102.1/24], routes: [10.244.4.0/24]}
@@ -68,7 +68,7 @@ routes: [{to: 10.66.0.0/16, type: blackhole}, {to: 10.67.0.0/16, via: 192.168.10
 ";
 
 /// Tunnels, addresses and routes of each kind of change: created, updated, replaced (`tun3`), deleted (`tun2`).
-const AFTER: &str = "\
+pub const AFTER: &str = "\
 tunnels:
   tun1: {local: 192.168.10.2, remote: 192.168.20.7, ttl: 32, addresses: [10.10.100.7/24, 10.10.101.1/24], routes: [10.244.2.0/24, {to: 10.244.3.0/24, via: 10.10.100.9}]}
   tun3: {local: 192.168.10.2, remote: 192.168.20.9, addresses: [10.10.103.1/24], routes: [10.244.5.0/24]}

@@ -20,11 +20,13 @@ mod mtu;
 mod netns;
 mod ownership;
 mod probe;
+mod protect;
 mod random;
 mod scale;
 mod seed;
 mod soak;
 mod traffic;
+mod trial;
 mod watch;
 mod world;
 
@@ -85,6 +87,8 @@ fn trials() -> Vec<Trial> {
             random::trials(),
             follow::trials(),
             soak::trials(),
+            trial::trials(),
+            protect::trials(),
         ]
     };
     match std::env::var(HALF).as_deref() {
