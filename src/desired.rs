@@ -1,5 +1,7 @@
 //! From a topology to the desired state: every default filled in, with the facts of one host.
 
+mod withdraw;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -96,6 +98,7 @@ pub fn desired(host: &Host, observed: &Observed) -> Result<State, Unmet> {
     }
     build.peers(host, &mut state);
     build.routes(&mut state);
+    build.withdraw(host, &mut state);
     build.tunnels(&mut state);
     Ok(state)
 }

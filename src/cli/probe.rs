@@ -82,7 +82,7 @@ impl Probe {
     /// What to do about a target; `None`: nothing.
     fn order(&self, target: &Target, observed: &Observed) -> Option<Order> {
         Some(Order {
-            device: (!target.direct).then_some(target.tunnel),
+            device: (!target.way.direct).then_some(target.way.tunnel),
             to: target.address.filter(|_| !target.down)?,
             count: self.count.unwrap_or(target.terms.count),
             timeout: self.timeout.map_or(target.terms.timeout, |given| given.0),
@@ -102,7 +102,7 @@ fn observe(topology: &Topology, kernel: &mut Kernel) -> std::result::Result<Obse
 }
 
 fn mtu(target: &Target, observed: &Observed) -> Option<u32> {
-    let device = observed.devices.get(&target.tunnel);
+    let device = observed.devices.get(&target.way.tunnel);
     device.map(|device| device.mtu)
 }
 

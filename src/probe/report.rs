@@ -133,7 +133,7 @@ fn too_narrow(target: &Target, outcome: &Outcome) -> Option<String> {
     let mtu = outcome.mtu.as_ref().filter(|mtu| mtu.path < mtu.tunnel)?;
     let (path, own) = (mtu.path, mtu.tunnel);
     let address = target.address?;
-    let tunnel = target.tunnel;
+    let tunnel = target.way.tunnel;
     let to = match &target.peer {
         Some(peer) => format!("{peer} ({address})"),
         None => address.to_string(),
@@ -161,7 +161,7 @@ impl Row {
         };
         let lost = f64::from(outcome.sent.saturating_sub(received));
         Self {
-            tunnel: target.tunnel.to_string(),
+            tunnel: target.way.tunnel.to_string(),
             peer: target.peer.clone(),
             target: target.address,
             state,
@@ -198,18 +198,24 @@ fn rounded(value: f64, parts: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::probe::{Mtu, Terms};
+    use crate::topology::{Way, Withdraw};
 
     fn target() -> Target {
         Target {
-            tunnel: "tun1".parse().unwrap(),
+            way: Way {
+                tunnel: "tun1".parse().unwrap(),
+                via: None,
+                direct: false,
+            },
             peer: Some("b".into()),
             address: Some(Ipv4Addr::new(10, 0, 0, 2)),
-            direct: false,
             down: false,
+            watched: false,
             terms: Terms {
                 interval: Duration::ZERO,
                 timeout: Duration::ZERO,
                 count: 3,
+                withdraw: Withdraw::No,
             },
         }
     }

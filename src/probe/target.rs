@@ -5,21 +5,21 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use crate::state::{AdminState, InterfaceName};
-use crate::topology::{Count, Fleet, Host, Interval, Peer, Timeout};
+use crate::topology::{Count, Fleet, Host, Interval, Peer, Timeout, Way, Withdraw};
 
 /// One end to send echoes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The tunnel.
-    pub tunnel: InterfaceName,
+    /// The way there, through a tunnel.
+    pub way: Way,
     /// Who is there: a node's name, or the tunnel's remote address. `None`: neither is known.
     pub peer: Option<String>,
     /// Its address in the overlay; `None`: nothing tells it.
     pub address: Option<Ipv4Addr>,
-    /// Whether packets may go without the tunnel, to a neighbour in the underlay.
-    pub direct: bool,
     /// Whether the topology keeps the tunnel down.
     pub down: bool,
+    /// Whether the daemon is to probe it.
+    pub watched: bool,
     /// How to probe it.
     pub terms: Terms,
 }
@@ -33,45 +33,56 @@ pub struct Terms {
     pub timeout: Duration,
     /// Echoes of one probe.
     pub count: u32,
+    /// Whether its routes are taken out while it's dead.
+    pub withdraw: Withdraw,
 }
 
 /// The targets of a host's tunnels, by the tunnels' names.
 pub fn targets(fleet: &Fleet, host: &Host) -> Vec<Target> {
     let mut of_meshes: BTreeMap<InterfaceName, Vec<Peer>> = BTreeMap::new();
     for peer in fleet.mesh_peers(host) {
-        of_meshes.entry(peer.tunnel).or_default().push(peer);
+        of_meshes.entry(peer.way.tunnel).or_default().push(peer);
     }
     let mut targets = Vec::new();
     for (&name, tunnel) in &host.topology.tunnels {
         let options = host.topology.tunnel(tunnel);
-        let probe = options.probe();
-        let target = |peer, address, direct| Target {
-            tunnel: name,
+        let (watched, probe) = (
+            options.probe().is_some(),
+            options.probe().unwrap_or_default(),
+        );
+        let target = |way, peer, address| Target {
+            way,
             peer,
             address,
-            direct,
             down: options.get(|t| &t.state) == Some(AdminState::Down),
+            watched,
             terms: Terms {
                 interval: probe.interval.unwrap_or(Interval::DEFAULT).0,
                 timeout: probe.timeout.unwrap_or(Timeout::DEFAULT).0,
                 count: probe.count.unwrap_or(Count::DEFAULT).0,
+                withdraw: probe.withdraw_routes.unwrap_or(Withdraw::No),
             },
         };
         match of_meshes.remove(&name) {
             Some(peers) => targets.extend(
                 peers
                     .into_iter()
-                    .map(|peer| target(Some(peer.node.to_string()), peer.address, peer.direct)),
+                    .map(|peer| target(peer.way, Some(peer.node.to_string()), peer.address)),
             ),
             None => {
                 let (node, theirs) = fleet.counterpart(host, tunnel).unzip();
                 let remote = options.get(|t| &t.remote).and_then(|end| end.address());
                 let given = probe.target.map(|target| target.0);
+                let way = Way {
+                    tunnel: name,
+                    via: None,
+                    direct: false,
+                };
                 targets.push(target(
+                    way,
                     node.map(|node| node.to_string())
                         .or(remote.map(|remote| remote.to_string())),
                     given.or(tunnel.other_end()).or(theirs.flatten()),
-                    false,
                 ));
             }
         }
@@ -96,9 +107,9 @@ mod tests {
         let line = |target: Target| {
             let peer = target.peer.unwrap_or_else(|| "-".into());
             let address = target.address.map_or("-".into(), |a| a.to_string());
-            let direct = if target.direct { " direct" } else { "" };
+            let direct = if target.way.direct { " direct" } else { "" };
             let down = if target.down { " down" } else { "" };
-            format!("{} {peer} {address}{direct}{down}", target.tunnel)
+            format!("{} {peer} {address}{direct}{down}", target.way.tunnel)
         };
         targets(&fleet, &host).into_iter().map(line).collect()
     }
