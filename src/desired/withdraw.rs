@@ -1,11 +1,11 @@
 //! Routes without the peers that don't answer.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::Build;
 use crate::state::{InterfaceName, NextHop, RouteType, State};
-use crate::topology::{Host, PeerRoute, Silent};
+use crate::topology::{Host, PeerRoute, Silent, Way};
 
 /// The next hops that lead to silent peers.
 #[derive(Default)]
@@ -45,9 +45,7 @@ impl Build<'_> {
             }
             !route.nexthops.is_empty()
         });
-        for silent in &host.silent {
-            self.keep_asking(silent, state);
-        }
+        self.keep_asking(&host.silent, state);
     }
 
     fn gone(&self, silent: &[Silent]) -> Gone {
@@ -72,13 +70,15 @@ impl Build<'_> {
     }
 
     /// A multipoint tunnel finds its other end by the route alone, so the peer's own address keeps one: else nobody
-    /// would notice that it's back.
-    fn keep_asking(&self, silent: &Silent, state: &mut State) {
-        if silent.way.via.is_some() {
-            let (key, route) = self.peer(&PeerRoute {
-                to: silent.address.into(),
-                ways: &[silent.way],
-            });
+    /// would notice that it's back. Where several tunnels lead there, each probe takes its own next hop.
+    fn keep_asking(&self, silent: &[Silent], state: &mut State) {
+        let mut asked: BTreeMap<Ipv4Addr, Vec<Way>> = BTreeMap::new();
+        for Silent { way, address } in silent.iter().filter(|one| one.way.via.is_some()) {
+            asked.entry(*address).or_default().push(*way);
+        }
+        for (address, ways) in asked {
+            let to = address.into();
+            let (key, route) = self.peer(&PeerRoute { to, ways: &ways });
             state.routes.entry(key).or_insert(route);
         }
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::desired::desired;
     use crate::state::Observed;
-    use crate::topology::{Name, Topology, Way};
+    use crate::topology::{Name, Topology};
 
     /// `to via dev` of each route but the last resorts.
     fn routes(source: &str, node: Option<&str>, silent: &[Silent]) -> Vec<String> {

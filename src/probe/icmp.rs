@@ -174,7 +174,7 @@ impl Engine {
             nonce: self.nonce.to_be_bytes(),
             to: order.to,
             socket,
-            session: Session::new(order.count, order.timeout, order.mtu),
+            session: Session::new(order),
         })
     }
 

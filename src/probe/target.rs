@@ -1,11 +1,13 @@
 //! Whom a host's tunnels lead to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::Order;
 use crate::state::{AdminState, InterfaceName};
-use crate::topology::{Count, Fleet, Host, Interval, Peer, Timeout, Way, Withdraw};
+use crate::topology::{Count, Fleet, Host, Interval, Peer, Silent, Timeout, Way, Withdraw};
 
 /// One end to send echoes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,40 @@ pub struct Terms {
     pub count: u32,
     /// Whether its routes are taken out while it's dead.
     pub withdraw: Withdraw,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to ", self.way.tunnel)?;
+        match (&self.peer, self.address) {
+            (Some(peer), Some(address)) => write!(f, "{peer} ({address})"),
+            (Some(peer), None) => f.write_str(peer),
+            (None, Some(address)) => address.fmt(f),
+            (None, None) => f.write_str("nobody"),
+        }
+    }
+}
+
+impl Target {
+    /// What to ask; `None`: nothing, as its address isn't known or the tunnel is kept down.
+    pub fn order(&self, mtu: Option<u32>) -> Option<Order> {
+        Some(Order {
+            device: (!self.way.direct).then_some(self.way.tunnel),
+            to: self.address.filter(|_| !self.down)?,
+            count: self.terms.count,
+            timeout: self.terms.timeout,
+            mtu,
+            search: true,
+        })
+    }
+
+    /// The target as one that doesn't answer; `None`: nobody asks it.
+    pub fn silent(&self) -> Option<Silent> {
+        Some(Silent {
+            way: self.way,
+            address: self.address.filter(|_| !self.down)?,
+        })
+    }
 }
 
 /// The targets of a host's tunnels, by the tunnels' names.
@@ -78,12 +114,17 @@ pub fn targets(fleet: &Fleet, host: &Host) -> Vec<Target> {
                     via: None,
                     direct: false,
                 };
-                targets.push(target(
+                let mut found = target(
                     way,
                     node.map(|node| node.to_string())
                         .or(remote.map(|remote| remote.to_string())),
                     given.or(tunnel.other_end()).or(theirs.flatten()),
-                ));
+                );
+                if remote.is_none() {
+                    // Which routes lead to that one of many peers, nothing tells.
+                    found.terms.withdraw = Withdraw::No;
+                }
+                targets.push(found);
             }
         }
     }

@@ -43,7 +43,7 @@ pub struct PeerRoute<'a> {
 }
 
 /// One way to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Way {
     /// The device of ours.
     pub tunnel: InterfaceName,

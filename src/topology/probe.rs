@@ -17,7 +17,7 @@ use super::scalar::{Number, Word, number, word};
 )]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
-    /// Time from one probe to the next while the daemon runs, 1s to 1day. Default: `10s`.
+    /// Time from the start of one probe to the start of the next while the daemon runs, 1s to 1day. Default: `10s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
     /// How long an answer may take, 10ms to 1m. Default: `1s`.

@@ -32,24 +32,29 @@ const SMALL: &str = "name: t\ntunnels:\n  tun1: {local: 192.168.10.2, remote: 19
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a daemon is asked by way of.
-struct Door(String);
+pub struct Door(String);
 
 #[derive(Debug)]
-struct Answer {
-    code: u16,
+pub struct Answer {
+    pub code: u16,
     /// With small letters.
     head: String,
     body: String,
 }
 
 impl Door {
-    fn new(host: &Host) -> Self {
+    pub fn new(host: &Host) -> Self {
         Self(format!("/run/http-{}.sock", host.netns))
     }
 
+    /// What `--listen` gets.
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.0)
+    }
+
     /// A daemon behind the door.
-    fn daemon(&self, host: &Host, topology: &str, more: &[&str]) -> Daemon {
-        let listen = format!("unix:{}", self.0);
+    pub fn daemon(&self, host: &Host, topology: &str, more: &[&str]) -> Daemon {
+        let listen = self.address();
         let arguments = [&["--listen", &listen], more].concat();
         let mut daemon = Daemon::start_with(host, topology, &arguments, &[]);
         daemon.says("listening on unix:");
@@ -80,13 +85,13 @@ impl Door {
     }
 
     #[track_caller]
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         self.ask("GET", path)
     }
 
     /// The status, which fits its schema.
     #[track_caller]
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         let answer = self.get("/status");
         assert_eq!(answer.code, 200, "{answer:?}");
         let status = parse(&answer.body);
@@ -102,7 +107,7 @@ impl Door {
 
     /// The samples of all metrics, as Prometheus' own parser reads them.
     #[track_caller]
-    fn metrics(&self) -> BTreeMap<String, f64> {
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
         let answer = self.get("/metrics");
         assert_eq!(answer.code, 200, "{answer:?}");
         assert!(

@@ -17,6 +17,7 @@ mod lock;
 mod mtu;
 mod netns;
 mod ownership;
+mod peers;
 mod probe;
 mod random;
 mod scale;
@@ -73,6 +74,7 @@ fn trials() -> Vec<Trial> {
             watch::trials(),
             probe::trials(),
             http::trials(),
+            peers::trials(),
         ]
     };
     let other = || {
