@@ -1,5 +1,7 @@
 //! From a topology to the desired state: every default filled in, with the facts of one host.
 
+mod withdraw;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -81,6 +83,7 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
     }
     build.peers(host, &mut state);
     build.routes(&mut state);
+    build.withdraw(host, &mut state);
     build.tunnels(&mut state);
     Desired {
         state,

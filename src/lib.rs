@@ -4,7 +4,8 @@
 //! should have; [`kernel`] observes the state that it has, in the same types; [`plan`] compares the two and orders what
 //! differs; [`kernel`] carries the plan out; [`reconcile`] is that pass, once round. [`lock`] keeps two passes apart,
 //! [`trial`] takes a pass back that nobody confirms, and [`watch`] makes one whenever something may have changed.
-//! [`graph`] draws what was read, and [`probe`] asks the hosts at the tunnels' other ends whether they are there.
+//! [`graph`] draws what was read, and [`probe`] asks the hosts at the tunnels' other ends whether they are there;
+//! [`watch`] keeps asking, and tells [`desired`] who is silent.
 //!
 //! `topology`, `state`, `desired`, `plan` and `graph` are pure: no netlink, no files, no clock. Ownership lives on the
 //! kernel's objects themselves (a tunnel's alias, a route's protocol), so there is no state file, and a crash at any

@@ -1,7 +1,7 @@
 //! One run at a time in a network namespace, and who is there for longer.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use crate::topology::Owner;
 const RUN_DIRECTORY: &str = "/run/tunnelform";
 /// More than this of what a daemon says of itself isn't read, bytes.
 const LONGEST_PRESENCE: u64 = 16 << 10;
+/// More than this of what a daemon says of its peers isn't read, bytes.
+const LONGEST_PEERS: u64 = 1 << 20;
 /// How often a lock that is held is tried again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -58,6 +60,8 @@ pub struct Lock {
 pub struct Presence {
     file: File,
     topology: String,
+    /// Where others read of its peers.
+    peers: PathBuf,
 }
 
 /// What others read of a [`Presence`].
@@ -69,6 +73,8 @@ pub struct Daemon {
     pub topology: String,
     /// How it stands, in words.
     pub standing: String,
+    /// What it knows of the peers that it probes, a JSON document. `None`: it probes nobody.
+    pub peers: Option<String>,
 }
 
 impl Presence {
@@ -96,7 +102,10 @@ impl Presence {
             file,
             topology: std::path::absolute(topology)
                 .map_or_else(|_| topology.to_owned(), |path| path.display().to_string()),
+            peers: peers_path(&path),
         };
+        // A daemon that was killed has left its own.
+        presence.leave(None);
         presence.tell("starting");
         Ok(presence)
     }
@@ -113,28 +122,69 @@ impl Presence {
             tracing::debug!("can't write how it stands: {error}");
         }
     }
+
+    /// What is known of the peers, for others to read; `None`: nobody is probed.
+    pub fn leave(&self, document: Option<&[u8]>) {
+        let written = match document {
+            Some(document) => replace(&self.peers, document),
+            None => match fs::remove_file(&self.peers) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            },
+        };
+        if let Err(error) = written {
+            tracing::debug!("can't write how the peers stand: {error}");
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.leave(None);
+    }
+}
+
+/// Nobody ever reads half of it.
+fn replace(path: &Path, document: &[u8]) -> io::Result<()> {
+    let other = path.with_extension("new");
+    let mut file = open_alone(&other)?;
+    file.set_len(0)?;
+    file.write_all(document)?;
+    fs::rename(&other, path)
 }
 
 impl Daemon {
     /// The daemon that keeps an owner's objects in a network namespace.
     pub fn find(namespace: NamespaceId, owner: &Owner) -> Option<Self> {
-        let mut file = File::open(daemon_path(namespace, owner)).ok()?;
+        let path = daemon_path(namespace, owner);
+        let file = File::open(&path).ok()?;
         // Who holds no lock any more is gone, and its file is what it left.
         if !matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)) {
             return None;
         }
         let mut text = String::new();
-        file.by_ref()
-            .take(LONGEST_PRESENCE)
-            .read_to_string(&mut text)
-            .ok()?;
+        file.take(LONGEST_PRESENCE).read_to_string(&mut text).ok()?;
         let mut lines = text.lines();
         Some(Self {
             process: lines.next()?.parse().ok()?,
             topology: lines.next()?.to_owned(),
             standing: lines.next().unwrap_or_default().to_owned(),
+            peers: read(&peers_path(&path), LONGEST_PEERS),
         })
     }
+}
+
+/// At most so many bytes of a file; `None`: it isn't there, or isn't text.
+fn read(path: &Path, most: u64) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(path).ok()?;
+    file.take(most).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Beside the file that says that a daemon is there.
+fn peers_path(presence: &Path) -> PathBuf {
+    presence.with_extension("peers")
 }
 
 fn run_directory() -> PathBuf {
@@ -187,6 +237,10 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
+    open_alone(path)
+}
+
+fn open_alone(path: &Path) -> io::Result<File> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
     File::options()
         .create(true)

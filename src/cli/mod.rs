@@ -238,17 +238,14 @@ fn say(terminal: &Terminal, color: anstyle::AnsiColor, sign: &str, message: &str
 }
 
 /// Who works beside a daemon should know that it's there.
-fn tell_of_daemon(kernel: &Kernel, owner: &Owner, terminal: &Terminal) {
-    if let Some(daemon) = Daemon::find(kernel.namespace(), owner) {
-        let Daemon {
-            process,
-            topology,
-            standing,
-        } = daemon;
-        let text =
-            format!("`tunnelform watch` (process {process}) follows {topology} here: {standing}");
-        note(terminal, &text);
-    }
+fn tell_of_daemon(kernel: &Kernel, owner: &Owner, terminal: &Terminal) -> Option<Daemon> {
+    let daemon = Daemon::find(kernel.namespace(), owner)?;
+    let text = format!(
+        "`tunnelform watch` (process {}) follows {} here: {}",
+        daemon.process, daemon.topology, daemon.standing
+    );
+    note(terminal, &text);
+    Some(daemon)
 }
 
 /// Writes to standard output. A reader that has gone away (`| head`) is no failure.

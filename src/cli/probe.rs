@@ -81,12 +81,12 @@ impl Probe {
 
     /// What to do about a target; `None`: nothing.
     fn order(&self, target: &Target, observed: &Observed) -> Option<Order> {
+        let order = target.order(mtu(target, observed))?;
         Some(Order {
-            device: (!target.direct).then_some(target.tunnel),
-            to: target.address.filter(|_| !target.down)?,
-            count: self.count.unwrap_or(target.terms.count),
-            timeout: self.timeout.map_or(target.terms.timeout, |given| given.0),
-            mtu: mtu(target, observed).filter(|_| !self.no_mtu),
+            count: self.count.unwrap_or(order.count),
+            timeout: self.timeout.map_or(order.timeout, |given| given.0),
+            search: !self.no_mtu,
+            ..order
         })
     }
 }
@@ -102,53 +102,57 @@ fn observe(topology: &Topology, kernel: &mut Kernel) -> std::result::Result<Obse
 }
 
 fn mtu(target: &Target, observed: &Observed) -> Option<u32> {
-    let device = observed.devices.get(&target.tunnel);
+    let device = observed.devices.get(&target.way.tunnel);
     device.map(|device| device.mtu)
 }
 
 fn text(report: &Report, style: Style) -> String {
+    let text = match report.probes.as_slice() {
+        [] => "The topology has no tunnels.\n".to_owned(),
+        rows => table(rows.iter().map(|row| (row, false))),
+    };
+    if style.color { color(&text) } else { text }
+}
+
+/// Peers, and which of them have their routes taken out.
+pub(super) fn table<'a>(rows: impl Iterator<Item = (&'a Row, bool)>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["TUNNEL", "PEER", "TARGET", "STATE", "RTT", "LOSS", "MTU"]);
-    for row in &report.probes {
-        table.add_row(cells(row));
+    let mut reasons = String::new();
+    for (row, withdrawn) in rows {
+        table.add_row(cells(row, withdrawn));
+        if let Some(reason) = &row.reason {
+            let peer = row.peer.as_deref().unwrap_or("-");
+            reasons += &format!("  {} to {peer}: {reason}\n", row.tunnel);
+        }
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
         column.set_cell_alignment(CellAlignment::Left);
     }
     let mut text = String::new();
-    if report.probes.is_empty() {
-        text += "The topology has no tunnels.\n";
-    } else {
-        for line in table.to_string().lines() {
-            text += line.trim_end();
-            text.push('\n');
-        }
+    for line in table.to_string().lines() {
+        text += line.trim_end();
+        text.push('\n');
     }
-    let reasons: Vec<&Row> = report
-        .probes
-        .iter()
-        .filter(|row| row.reason.is_some())
-        .collect();
     if !reasons.is_empty() {
         text.push('\n');
     }
-    for row in reasons {
-        let peer = row.peer.as_deref().unwrap_or("-");
-        let reason = row.reason.as_deref().unwrap_or_default();
-        text += &format!("  {} to {peer}: {reason}\n", row.tunnel);
-    }
-    if style.color { color(&text) } else { text }
+    // A name may hold what drives a terminal.
+    (text + &reasons).replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
-fn cells(row: &Row) -> [String; 7] {
+fn cells(row: &Row, withdrawn: bool) -> [String; 7] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     [
         row.tunnel.clone(),
         or_dash(row.peer.clone()),
         or_dash(row.target.map(|target| target.to_string())),
-        row.state.words().into(),
+        match withdrawn {
+            true => format!("{}, withdrawn", row.state.words()),
+            false => row.state.words().into(),
+        },
         or_dash(row.rtt.map(|rtt| {
             format!(
                 "{}/{}/{} ms",
@@ -175,13 +179,14 @@ fn short(milliseconds: f64) -> String {
 }
 
 /// The word of a state, wherever it stands in the table.
-fn color(text: &str) -> String {
+pub(super) fn color(text: &str) -> String {
     use anstyle::AnsiColor::{Green, Red, Yellow};
     let hues = [
         (Red, State::Unreachable),
         (Green, State::Reachable),
         (Yellow, State::NoTarget),
         (Yellow, State::Down),
+        (Yellow, State::Unknown),
     ];
     text.lines()
         .map(|line| {

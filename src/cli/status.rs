@@ -1,20 +1,23 @@
 //! `tunnelform status`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use comfy_table::{CellAlignment, Table};
 use tunnelform::kernel::Kernel;
+use tunnelform::lock::Daemon;
 use tunnelform::plan::{Action, Change, Object, Plan, Style};
+use tunnelform::probe::{self, Followed, Target};
 use tunnelform::reconcile::{self, Goal, Look};
 use tunnelform::state::{Counters, InterfaceName, Kind};
-use tunnelform::topology::Host;
+use tunnelform::topology::{Host, Silent};
 use tunnelform::trial::{self, Ended, Unconfirmed};
 
 use super::apply::terms;
 use super::input::{Input, NodeChoice};
 use super::{CHANGES, DONE, Output, Result, Terminal, note, print, print_json, tell_of_daemon};
 
-/// Show how each tunnel of a topology stands. Needs no root.
+/// Show how each tunnel of a topology stands, and what a daemon knows of the peers. Needs no root.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform status hq.yaml\n  tunnelform status --output json hq.yaml\n\n\
@@ -50,6 +53,8 @@ struct Report {
     on_trial: Option<Unconfirmed>,
     /// How the last one ended that nobody confirmed.
     taken_back: Option<Ended>,
+    /// What a daemon knows of the peers, 1000 at most; null: no daemon probes any.
+    probes: Option<Vec<Followed>>,
     warnings: Vec<String>,
 }
 
@@ -97,10 +102,13 @@ impl Status {
         let topology = self.input.topology(terminal)?;
         let terms = terms(&topology, false, true);
         let mut kernel = Kernel::open(self.netns.as_deref())?;
-        let host = self.node.host(&topology, &mut kernel)?;
+        let mut host = self.node.host(&topology, &mut kernel)?;
+        let daemon = tell_of_daemon(&kernel, &terms.owner, terminal);
+        let probes = daemon.and_then(|daemon| peers(&daemon));
+        // What the daemon leaves out isn't missing.
+        host.silent = silent(&probe::targets(&topology.fleet(), &host), &probes);
         let look = reconcile::look(&mut kernel, Goal::Host(&host), &terms, true)?;
-        tell_of_daemon(&kernel, &terms.owner, terminal);
-        let mut report = Report::new(&host, &look);
+        let mut report = Report::new(&host, &look, probes);
         report.on_trial = Unconfirmed::find(kernel.namespace())?;
         report.taken_back = trial::ended(kernel.namespace())?;
         report.tell_of_trials(terminal);
@@ -117,7 +125,7 @@ impl Status {
 }
 
 impl Report {
-    fn new(host: &Host, look: &Look) -> Self {
+    fn new(host: &Host, look: &Look, probes: Option<Vec<Followed>>) -> Self {
         let topology = &host.topology;
         let standing = Grouped::new(look);
         let conflicts = look
@@ -125,6 +133,8 @@ impl Report {
             .conflicts
             .iter()
             .filter(|conflict| !matches!(conflict.on, Object::Tunnel(_)));
+        let peers = probes.iter().flatten();
+        let narrow = peers.filter_map(|peer| peer.warning.as_ref());
         let conflicts = conflicts
             .map(|conflict| format!("  conflict: {}: {}", conflict.object, conflict.found));
         Self {
@@ -153,7 +163,8 @@ impl Report {
             },
             on_trial: None,
             taken_back: None,
-            warnings: warnings(&look.plan),
+            warnings: warnings(&look.plan).chain(narrow.cloned()).collect(),
+            probes,
         }
     }
 
@@ -219,6 +230,10 @@ impl Report {
                 routes.text()
             );
         }
+        if let Some(probes) = &self.probes {
+            text.push('\n');
+            text += &super::probe::table(probes.iter().map(|peer| (&peer.row, peer.withdrawn)));
+        }
         let lines = self
             .tunnels
             .iter()
@@ -232,8 +247,35 @@ impl Report {
             text += line;
             text.push('\n');
         }
-        if style.color { color(&text) } else { text }
+        if style.color {
+            super::probe::color(&color(&text))
+        } else {
+            text
+        }
     }
+}
+
+/// What a daemon has left to read of the peers that it probes.
+fn peers(daemon: &Daemon) -> Option<Vec<Followed>> {
+    serde_json::from_str(daemon.peers.as_ref()?).ok()
+}
+
+/// Those whose routes it has taken out.
+fn silent(targets: &[Target], probes: &Option<Vec<Followed>>) -> Vec<Silent> {
+    let withdrawn: BTreeSet<(&str, Ipv4Addr)> = probes
+        .iter()
+        .flatten()
+        .filter(|peer| peer.withdrawn)
+        .filter_map(|peer| Some((peer.row.tunnel.as_str(), peer.row.target?)))
+        .collect();
+    let silent = targets.iter().filter_map(|target| {
+        let silent = target.silent()?;
+        let tunnel = silent.way.tunnel.to_string();
+        withdrawn
+            .contains(&(tunnel.as_str(), silent.address))
+            .then_some(silent)
+    });
+    silent.collect()
 }
 
 /// The words of a standing, wherever they stand in the table.
@@ -381,9 +423,9 @@ impl Row {
     }
 }
 
-fn warnings(plan: &Plan) -> Vec<String> {
+fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
     let obstacles = plan.obstacles.iter().map(ToString::to_string);
-    obstacles.chain(plan.warnings.iter().cloned()).collect()
+    obstacles.chain(plan.warnings.iter().cloned())
 }
 
 fn differs(change: &Change) -> String {

@@ -11,6 +11,9 @@ use super::{DONE, Failure, Result, require_privilege};
 
 /// Keep the host as the topology says: follow the file and the kernel until a signal ends it.
 ///
+/// Tunnels for which the topology says `probe:` are probed all the time, which needs CAP_NET_RAW; with `withdraw_routes`
+/// a dead peer's routes are taken out until it answers again.
+///
 /// SIGHUP reads the file and makes a pass at once; SIGTERM and SIGINT end it and leave the network as it is.
 #[derive(clap::Args)]
 #[command(

@@ -4,13 +4,16 @@ mod random;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use crate::desired::desired;
 use crate::plan::{Change, Terms};
+use crate::probe;
 use crate::reconcile::{Look, foresee};
-use crate::state::{InterfaceName, Kind, Observed, State};
+use crate::state::{InterfaceName, Kind, NextHop, Observed, State};
 use crate::topology::{Fleet, Host, Name, Parsed, Topology};
 use random::{Random, any_fleet};
 use walk::World;
@@ -127,6 +130,40 @@ proptest! {
             let alone = parse(&alone)?.topology;
             let alone = alone.fleet().host(None).unwrap();
             prop_assert_eq!(desired(&alone, &look.observed).state, look.desired);
+        }
+    }
+
+    /// Whoever is silent: no route leads that way but to the peer's own address, and nothing else is changed.
+    #[test]
+    fn silent_peers_are_left_out(random in any_fleet(), chosen: u64) {
+        let topology = parse_quietly(&random.text)?;
+        let fleet = topology.fleet();
+        for (name, mut host, look) in looks(&random, &topology) {
+            let silent = probe::targets(&fleet, &host).into_iter().enumerate();
+            let silent = silent.filter(|(number, _)| chosen >> (number % 64) & 1 == 1);
+            host.silent = silent.filter_map(|(_, target)| target.silent()).collect();
+            let silent = host.silent.clone();
+            let addresses: BTreeSet<IpNet> = silent.iter().map(|one| IpAddr::V4(one.address).into()).collect();
+            let unlike = self::look(&host, &random.observed[name.as_str()], &topology).desired;
+            let in_underlay = |hop: &NextHop| hop.device.is_some_and(|device| !look.desired.tunnels.contains_key(&device));
+            let leads = |hop: &NextHop| silent.iter().any(|one| {
+                let via = one.way.via.map(IpAddr::V4);
+                let device = hop.device == Some(one.way.tunnel) || (one.way.direct && in_underlay(hop));
+                device && (via.is_none() || hop.via == via)
+            });
+            for (key, route) in &look.desired.routes {
+                let left: Vec<NextHop> = route.nexthops.iter().filter(|hop| !leads(hop)).cloned().collect();
+                let found = unlike.routes.get(key).map_or(&[][..], |route| &route.nexthops);
+                if !addresses.contains(&key.to) {
+                    prop_assert_eq!(found, left, "{} {}\n{}", name, key, random.text);
+                }
+            }
+            let more = unlike.routes.keys().find(|key| !look.desired.routes.contains_key(key) && !addresses.contains(&key.to));
+            prop_assert!(more.is_none(), "{name} {more:?}\n{}", random.text);
+            for one in silent.iter().filter(|one| one.way.via.is_some()) {
+                let to = IpNet::from(IpAddr::V4(one.address));
+                prop_assert!(unlike.routes.keys().any(|key| key.to == to), "{name} {one:?}\n{}", random.text);
+            }
         }
     }
 

@@ -4,11 +4,11 @@
 //! through it. It writes its IP header itself: with DF in it, and past the kernel's own memory of the path's MTU, which
 //! is what is to be found out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -45,32 +45,48 @@ const LARGEST: usize = 65_535;
 /// # Errors
 /// When there can be no raw sockets, or waiting for them fails.
 pub fn probe(orders: &[Order]) -> Result<Vec<Outcome>, Error> {
-    Engine::new()?.run(orders)
+    let mut engine = Engine::new()?;
+    for (place, order) in orders.iter().enumerate() {
+        engine.add(place, *order);
+    }
+    let mut outcomes = vec![Outcome::default(); orders.len()];
+    while !engine.is_idle() {
+        for (place, outcome) in engine.turn(None, None)? {
+            outcomes[place] = outcome;
+        }
+    }
+    Ok(outcomes)
 }
 
-struct Engine {
+/// Probes that are under way.
+pub struct Engine {
     /// Hears of what goes wrong: the kernel's own complaints come over `lo`, where a bound socket is deaf.
     complaints: Socket,
     sockets: HashMap<Option<InterfaceName>, Weak<Socket>>,
     /// The echo identifier of the first slot.
     base: u16,
-    /// What tells this run's answers from others' with the same identifier.
-    nonce: [u8; 8],
+    /// What tells the next session's answers from others' with the same identifier.
+    nonce: u64,
+    waiting: VecDeque<(usize, Order)>,
     slots: Vec<Option<Busy>>,
     buffer: Vec<u8>,
 }
 
 /// A target that is being probed.
 struct Busy {
-    /// Its place among the orders.
-    order: usize,
+    number: usize,
     to: Ipv4Addr,
+    nonce: [u8; 8],
     socket: Rc<Socket>,
     session: Session,
 }
 
 impl Engine {
-    fn new() -> Result<Self, Error> {
+    /// Nothing is under way yet. The caller's thread is and stays in the targets' network namespace.
+    ///
+    /// # Errors
+    /// When there can be no raw sockets.
+    pub fn new() -> Result<Self, Error> {
         let random = RandomState::new();
         Ok(Self {
             complaints: open(None).map_err(|source| match source.kind() {
@@ -79,54 +95,70 @@ impl Engine {
             })?,
             sockets: HashMap::new(),
             base: u16::try_from(random.hash_one(1) % 0xf000).unwrap_or(0),
-            nonce: random.hash_one(2).to_be_bytes(),
+            nonce: random.hash_one(2),
+            waiting: VecDeque::new(),
             slots: (0..MOST_AT_ONCE).map(|_| None).collect(),
             buffer: vec![0; LARGEST],
         })
     }
 
-    fn run(mut self, orders: &[Order]) -> Result<Vec<Outcome>, Error> {
-        let mut outcomes: Vec<Option<Outcome>> = orders.iter().map(|_| None).collect();
-        let mut waiting = orders.iter().enumerate();
-        loop {
-            let now = Instant::now();
-            let mut wake: Option<Instant> = None;
-            for slot in 0..self.slots.len() {
-                loop {
-                    if self.slots[slot].is_none() {
-                        let Some((place, order)) = waiting.next() else {
-                            break;
-                        };
-                        match self.start(place, order) {
-                            Ok(busy) => self.slots[slot] = Some(busy),
-                            Err(outcome) => outcomes[place] = Some(outcome),
-                        }
-                        continue;
-                    }
-                    match self.advance(slot, now) {
-                        Some(until) => {
-                            wake = Some(wake.map_or(until, |wake| wake.min(until)));
-                            break;
-                        }
-                        None => {
-                            if let Some(busy) = self.slots[slot].take() {
-                                outcomes[busy.order] = Some(busy.session.outcome());
-                            }
-                        }
-                    }
-                }
+    /// Takes an order. Its outcome comes with the same number.
+    pub fn add(&mut self, number: usize, order: Order) {
+        self.waiting.push_back((number, order));
+    }
+
+    /// Whether every order has had its outcome.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.slots.iter().all(Option::is_none)
+    }
+
+    /// Goes on: the outcomes that are known now. If there are none, it waits first for what comes soonest: an answer, the
+    /// next echo's time, `until`, or something to read at `wake`.
+    ///
+    /// # Errors
+    /// When waiting fails.
+    pub fn turn(
+        &mut self,
+        wake: Option<BorrowedFd>,
+        until: Option<Instant>,
+    ) -> Result<Vec<(usize, Outcome)>, Error> {
+        let now = Instant::now();
+        let mut done = Vec::new();
+        let mut soonest = until;
+        for slot in 0..self.slots.len() {
+            if let Some(then) = self.fill(slot, now, &mut done) {
+                soonest = Some(soonest.map_or(then, |soonest| soonest.min(then)));
             }
-            let Some(wake) = wake else {
-                return Ok(outcomes
-                    .into_iter()
-                    .map(Option::unwrap_or_default)
-                    .collect());
-            };
-            self.listen(wake)?;
+        }
+        if let (true, Some(soonest)) = (done.is_empty(), soonest) {
+            self.listen(wake, soonest)?;
+        }
+        Ok(done)
+    }
+
+    /// Lets a slot's session go on, and the next one follow. Until when it waits; `None`: there is no next one.
+    fn fill(
+        &mut self,
+        slot: usize,
+        now: Instant,
+        done: &mut Vec<(usize, Outcome)>,
+    ) -> Option<Instant> {
+        loop {
+            if self.slots[slot].is_none() {
+                let (number, order) = self.waiting.pop_front()?;
+                match self.start(number, &order) {
+                    Ok(busy) => self.slots[slot] = Some(busy),
+                    Err(outcome) => done.push((number, outcome)),
+                }
+            } else if let Some(until) = self.advance(slot, now) {
+                return Some(until);
+            } else if let Some(busy) = self.slots[slot].take() {
+                done.push((busy.number, busy.session.outcome()));
+            }
         }
     }
 
-    fn start(&mut self, place: usize, order: &Order) -> Result<Busy, Outcome> {
+    fn start(&mut self, number: usize, order: &Order) -> Result<Busy, Outcome> {
         let socket = self.socket(order.device).map_err(|error| {
             let device = order.device.map_or("-".into(), |device| device.to_string());
             Outcome::failed(match error.raw_os_error() {
@@ -136,11 +168,13 @@ impl Engine {
                 _ => format!("can't send through {device}: {error}"),
             })
         })?;
+        self.nonce = self.nonce.wrapping_add(1);
         Ok(Busy {
-            order: place,
+            number,
+            nonce: self.nonce.to_be_bytes(),
             to: order.to,
             socket,
-            session: Session::new(order.count, order.timeout, order.mtu),
+            session: Session::new(order),
         })
     }
 
@@ -157,7 +191,6 @@ impl Engine {
     /// Lets a target's session do what it wants. Until when it waits; `None`: it is done.
     fn advance(&mut self, slot: usize, now: Instant) -> Option<Instant> {
         let identifier = self.identifier(slot);
-        let nonce = self.nonce;
         let busy = self.slots[slot].as_mut()?;
         loop {
             let (number, size) = match busy.session.step(now) {
@@ -165,7 +198,7 @@ impl Engine {
                 Step::Wait(until) => return Some(until),
                 Step::Send { number, size } => (number, size),
             };
-            let packet = echo(busy.to, identifier, number, size, nonce);
+            let packet = echo(busy.to, identifier, number, size, busy.nonce);
             let to = SocketAddrV4::new(busy.to, 0);
             match busy.socket.send_to(&packet, &to.into()) {
                 Ok(_) => busy.session.sent(now),
@@ -190,13 +223,15 @@ impl Engine {
         self.base.wrapping_add(u16::try_from(slot).unwrap_or(0))
     }
 
-    fn listen(&mut self, until: Instant) -> Result<(), Error> {
+    fn listen(&mut self, wake: Option<BorrowedFd>, until: Instant) -> Result<(), Error> {
         let sockets: Vec<Rc<Socket>> = self.sockets.values().filter_map(Weak::upgrade).collect();
         self.sockets.retain(|_, socket| socket.strong_count() > 0);
         let ready: Vec<bool> = {
             let fds = std::iter::once(&self.complaints).chain(sockets.iter().map(|s| &**s));
             let mut fds: Vec<PollFd> = fds
-                .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN))
+                .map(AsFd::as_fd)
+                .chain(wake)
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
                 .collect();
             let left = until.saturating_duration_since(Instant::now());
             let left = Timespec {
@@ -231,11 +266,9 @@ impl Engine {
         let Icmpv4Type::EchoReply(echo) = icmp.icmp_type() else {
             return;
         };
-        if !icmp.payload().starts_with(&self.nonce) {
-            return;
-        }
         if let Some(busy) = self.busy(echo.id, header.source_addr())
             && Rc::ptr_eq(&busy.socket, socket)
+            && icmp.payload().starts_with(&busy.nonce)
         {
             busy.session.answered(echo.seq, Instant::now());
         }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::state::InterfaceName;
-pub use report::{Report, Row, State, schema};
+pub(crate) use report::too_narrow;
+pub use report::{Followed, Report, Row, State, schema};
 pub use search::Search;
 pub use target::{Target, Terms, targets};
 
@@ -32,7 +33,7 @@ pub enum Error {
 }
 
 /// What [`icmp::probe`] is to do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
     /// The device that packets leave by; `None`: any.
     pub device: Option<InterfaceName>,
@@ -42,8 +43,10 @@ pub struct Order {
     pub count: u32,
     /// How long an answer may take.
     pub timeout: Duration,
-    /// The MTU of the tunnel, to look for the path's up to it; `None`: don't.
+    /// The MTU of the tunnel; `None`: it isn't known.
     pub mtu: Option<u32>,
+    /// Look for the path's MTU, up to the tunnel's.
+    pub search: bool,
 }
 
 /// What became of an [`Order`].

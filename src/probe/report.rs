@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Target};
 
@@ -30,7 +30,7 @@ pub struct Report {
 }
 
 /// One peer.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// Tunnel that leads there.
     pub tunnel: String,
@@ -56,8 +56,28 @@ pub struct Row {
     pub reason: Option<String>,
 }
 
+/// A peer that the daemon probes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Followed {
+    /// What the last probe found, but for the path's MTU, which is looked for less often.
+    #[serde(flatten)]
+    pub row: Row,
+    /// Since when it's in this state, RFC 3339.
+    pub since: String,
+    /// When the last probe was over, RFC 3339; null: there was none.
+    pub probed: Option<String>,
+    /// Echoes sent since the daemon knows the peer.
+    pub sent_total: u64,
+    /// Echoes answered since then.
+    pub received_total: u64,
+    /// Whether its routes are taken out until it answers again.
+    pub withdrawn: bool,
+    /// What else is wrong, such as an MTU black hole.
+    pub warning: Option<String>,
+}
+
 /// How a peer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// At least one echo was answered.
@@ -68,10 +88,12 @@ pub enum State {
     NoTarget,
     /// The topology keeps the tunnel down. No failure.
     Down,
+    /// It wasn't probed yet, or can't be. No failure.
+    Unknown,
 }
 
 /// Round-trip times in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rtt {
     /// The shortest, in milliseconds.
     pub min_ms: f64,
@@ -94,6 +116,7 @@ impl State {
             Self::Unreachable => "unreachable",
             Self::NoTarget => "no target",
             Self::Down => "down",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -129,27 +152,21 @@ impl Report {
 }
 
 /// What there is to say of a path that carries less than the tunnel.
-fn too_narrow(target: &Target, outcome: &Outcome) -> Option<String> {
+pub(crate) fn too_narrow(target: &Target, outcome: &Outcome) -> Option<String> {
     let mtu = outcome.mtu.as_ref().filter(|mtu| mtu.path < mtu.tunnel)?;
     let (path, own) = (mtu.path, mtu.tunnel);
-    let address = target.address?;
-    let tunnel = target.tunnel;
-    let to = match &target.peer {
-        Some(peer) => format!("{peer} ({address})"),
-        None => address.to_string(),
-    };
     Some(match &mtu.complaint {
         Some(complaint) => format!(
-            "{tunnel} to {to}: packets over {path} bytes don't pass, the tunnel's MTU is {own}: {complaint}"
+            "{target}: packets over {path} bytes don't pass, the tunnel's MTU is {own}: {complaint}"
         ),
         None => format!(
-            "{tunnel} to {to}: MTU black hole: packets over {path} bytes are lost, the tunnel's MTU is {own}"
+            "{target}: MTU black hole: packets over {path} bytes are lost, the tunnel's MTU is {own}"
         ),
     })
 }
 
 impl Row {
-    fn new(target: &Target, outcome: Option<Outcome>, tunnel_mtu: Option<u32>) -> Self {
+    pub(crate) fn new(target: &Target, outcome: Option<Outcome>, tunnel_mtu: Option<u32>) -> Self {
         let probed = outcome.is_some();
         let outcome = outcome.unwrap_or_default();
         let received = u32::try_from(outcome.times.len()).unwrap_or(u32::MAX);
@@ -157,11 +174,12 @@ impl Row {
             (true, 0) => State::Unreachable,
             (true, _) => State::Reachable,
             (false, _) if target.down => State::Down,
-            (false, _) => State::NoTarget,
+            (false, _) if target.address.is_none() => State::NoTarget,
+            (false, _) => State::Unknown,
         };
         let lost = f64::from(outcome.sent.saturating_sub(received));
         Self {
-            tunnel: target.tunnel.to_string(),
+            tunnel: target.way.tunnel.to_string(),
             peer: target.peer.clone(),
             target: target.address,
             state,
@@ -198,18 +216,24 @@ fn rounded(value: f64, parts: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::probe::{Mtu, Terms};
+    use crate::topology::{Way, Withdraw};
 
     fn target() -> Target {
         Target {
-            tunnel: "tun1".parse().unwrap(),
+            way: Way {
+                tunnel: "tun1".parse().unwrap(),
+                via: None,
+                direct: false,
+            },
             peer: Some("b".into()),
             address: Some(Ipv4Addr::new(10, 0, 0, 2)),
-            direct: false,
             down: false,
+            watched: false,
             terms: Terms {
                 interval: Duration::ZERO,
                 timeout: Duration::ZERO,
                 count: 3,
+                withdraw: Withdraw::No,
             },
         }
     }

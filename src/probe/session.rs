@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::search::Search;
-use super::{Mtu, Outcome};
+use super::{Mtu, Order, Outcome};
 
 /// The smallest packet that is of interest: what every link carries (RFC 791), and the least MTU of a device.
 pub(super) const LEAST: u32 = 68;
@@ -46,8 +46,10 @@ pub(super) struct Complaint {
 pub(super) struct Session {
     count: u32,
     timeout: Duration,
-    /// The tunnel's MTU, where the path's is wanted.
+    /// The tunnel's.
     mtu: Option<u32>,
+    /// Whether the path's MTU is wanted.
+    search: bool,
     phase: Phase,
     /// Packets that are not answered yet.
     flying: Vec<Flight>,
@@ -73,11 +75,12 @@ struct Flight {
 }
 
 impl Session {
-    pub(super) fn new(count: u32, timeout: Duration, mtu: Option<u32>) -> Self {
+    pub(super) fn new(order: &Order) -> Self {
         Self {
-            count,
-            timeout,
-            mtu,
+            count: order.count,
+            timeout: order.timeout,
+            mtu: order.mtu,
+            search: order.search,
             phase: Phase::Echoes,
             flying: Vec::new(),
             sent: 0,
@@ -130,7 +133,7 @@ impl Session {
 
     fn after_echoes(&self) -> Phase {
         match self.mtu {
-            Some(mtu) if !self.times.is_empty() => Phase::Searching {
+            Some(mtu) if self.search && !self.times.is_empty() => Phase::Searching {
                 search: Search::new(LEAST.min(mtu), mtu),
                 tries: 0,
             },
@@ -288,7 +291,14 @@ mod tests {
     const MILLISECOND: Duration = Duration::from_millis(1);
 
     fn session(mtu: Option<u32>) -> Session {
-        Session::new(3, SECOND, mtu)
+        Session::new(&Order {
+            device: None,
+            to: std::net::Ipv4Addr::LOCALHOST,
+            count: 3,
+            timeout: SECOND,
+            mtu,
+            search: true,
+        })
     }
 
     #[test]

@@ -1,25 +1,27 @@
 //! Whom a host's tunnels lead to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::Order;
 use crate::state::{AdminState, InterfaceName};
-use crate::topology::{Count, Fleet, Host, Interval, Peer, Timeout};
+use crate::topology::{Count, Fleet, Host, Interval, Peer, Silent, Timeout, Way, Withdraw};
 
 /// One end to send echoes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The tunnel.
-    pub tunnel: InterfaceName,
+    /// The way there, through a tunnel.
+    pub way: Way,
     /// Who is there: a node's name, or the tunnel's remote address. `None`: neither is known.
     pub peer: Option<String>,
     /// Its address in the overlay; `None`: nothing tells it.
     pub address: Option<Ipv4Addr>,
-    /// Whether packets may go without the tunnel, to a neighbour in the underlay.
-    pub direct: bool,
     /// Whether the topology keeps the tunnel down.
     pub down: bool,
+    /// Whether the daemon is to probe it.
+    pub watched: bool,
     /// How to probe it.
     pub terms: Terms,
 }
@@ -33,46 +35,96 @@ pub struct Terms {
     pub timeout: Duration,
     /// Echoes of one probe.
     pub count: u32,
+    /// Whether its routes are taken out while it's dead.
+    pub withdraw: Withdraw,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to ", self.way.tunnel)?;
+        match (&self.peer, self.address) {
+            (Some(peer), Some(address)) => write!(f, "{peer} ({address})"),
+            (Some(peer), None) => f.write_str(peer),
+            (None, Some(address)) => address.fmt(f),
+            (None, None) => f.write_str("nobody"),
+        }
+    }
+}
+
+impl Target {
+    /// What to ask; `None`: nothing, as its address isn't known or the tunnel is kept down.
+    pub fn order(&self, mtu: Option<u32>) -> Option<Order> {
+        Some(Order {
+            device: (!self.way.direct).then_some(self.way.tunnel),
+            to: self.address.filter(|_| !self.down)?,
+            count: self.terms.count,
+            timeout: self.terms.timeout,
+            mtu,
+            search: true,
+        })
+    }
+
+    /// The target as one that doesn't answer; `None`: nobody asks it.
+    pub fn silent(&self) -> Option<Silent> {
+        Some(Silent {
+            way: self.way,
+            address: self.address.filter(|_| !self.down)?,
+        })
+    }
 }
 
 /// The targets of a host's tunnels, by the tunnels' names.
 pub fn targets(fleet: &Fleet, host: &Host) -> Vec<Target> {
     let mut of_meshes: BTreeMap<InterfaceName, Vec<Peer>> = BTreeMap::new();
     for peer in fleet.mesh_peers(host) {
-        of_meshes.entry(peer.tunnel).or_default().push(peer);
+        of_meshes.entry(peer.way.tunnel).or_default().push(peer);
     }
     let mut targets = Vec::new();
     for (&name, tunnel) in &host.topology.tunnels {
         let options = host.topology.tunnel(tunnel);
-        let probe = options.probe();
-        let target = |peer, address, direct| Target {
-            tunnel: name,
+        let (watched, probe) = (
+            options.probe().is_some(),
+            options.probe().unwrap_or_default(),
+        );
+        let target = |way, peer, address| Target {
+            way,
             peer,
             address,
-            direct,
             down: options.get(|t| &t.state) == Some(AdminState::Down),
+            watched,
             terms: Terms {
                 interval: probe.interval.unwrap_or(Interval::DEFAULT).0,
                 timeout: probe.timeout.unwrap_or(Timeout::DEFAULT).0,
                 count: probe.count.unwrap_or(Count::DEFAULT).0,
+                withdraw: probe.withdraw_routes.unwrap_or(Withdraw::No),
             },
         };
         match of_meshes.remove(&name) {
             Some(peers) => targets.extend(
                 peers
                     .into_iter()
-                    .map(|peer| target(Some(peer.node.to_string()), peer.address, peer.direct)),
+                    .map(|peer| target(peer.way, Some(peer.node.to_string()), peer.address)),
             ),
             None => {
                 let (node, theirs) = fleet.counterpart(host, tunnel).unzip();
                 let remote = options.get(|t| &t.remote).and_then(|end| end.address());
                 let given = probe.target.map(|target| target.0);
-                targets.push(target(
+                let way = Way {
+                    tunnel: name,
+                    via: None,
+                    direct: false,
+                };
+                let mut found = target(
+                    way,
                     node.map(|node| node.to_string())
                         .or(remote.map(|remote| remote.to_string())),
                     given.or(tunnel.other_end()).or(theirs.flatten()),
-                    false,
-                ));
+                );
+                if remote.is_none() {
+                    // Which routes lead to that one of many peers, nothing tells.
+                    found.terms.withdraw = Withdraw::No;
+                }
+                targets.push(found);
             }
         }
     }
@@ -96,9 +148,9 @@ mod tests {
         let line = |target: Target| {
             let peer = target.peer.unwrap_or_else(|| "-".into());
             let address = target.address.map_or("-".into(), |a| a.to_string());
-            let direct = if target.direct { " direct" } else { "" };
+            let direct = if target.way.direct { " direct" } else { "" };
             let down = if target.down { " down" } else { "" };
-            format!("{} {peer} {address}{direct}{down}", target.tunnel)
+            format!("{} {peer} {address}{direct}{down}", target.way.tunnel)
         };
         targets(&fleet, &host).into_iter().map(line).collect()
     }

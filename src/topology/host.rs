@@ -26,6 +26,8 @@ pub struct Host {
     pub node: Option<Name>,
     /// Its tunnels, addresses and routes, but for those to its peers' subnets. Without nodes and meshes.
     pub topology: Topology,
+    /// The peers that don't answer, whose routes are left out of the desired state. Nothing of it is in a file.
+    pub silent: Vec<Silent>,
     /// The ways of all `routes`, one behind the other.
     ways: Vec<Way>,
     routes: Vec<Span>,
@@ -41,7 +43,7 @@ pub struct PeerRoute<'a> {
 }
 
 /// One way to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Way {
     /// The device of ours.
     pub tunnel: InterfaceName,
@@ -49,6 +51,15 @@ pub struct Way {
     pub via: Option<Ipv4Addr>,
     /// Without the tunnel where the next node is in the same underlay network.
     pub direct: bool,
+}
+
+/// A peer that doesn't answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silent {
+    /// The way to it, which no route takes meanwhile.
+    pub way: Way,
+    /// Its address in the overlay, which is still asked that way.
+    pub address: Ipv4Addr,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +74,7 @@ impl Host {
         Self {
             node,
             topology,
+            silent: Vec::new(),
             ways: Vec::new(),
             routes: Vec::new(),
         }
@@ -321,7 +333,12 @@ impl Fleet<'_> {
             .map(|(peer, _)| self.nodes[*peer].subnets.len());
         host.reserve(subnets.sum());
         for (peer, first_hops) in peers {
-            let ways = || first_hops.iter().filter_map(|&hop| self.way(graph, hop));
+            let known = || {
+                first_hops
+                    .iter()
+                    .filter(|&&hop| self.underlay(hop).is_some())
+            };
+            let ways = || known().filter_map(|&hop| self.way(graph, hop));
             let subnets = self.nodes[peer].subnets.iter().map(|subnet| subnet.0);
             // A neighbour's link address is on the link; the others' need a route.
             let far = graph.mesh.style == Style::PointToPoint
@@ -346,20 +363,17 @@ impl Fleet<'_> {
         topology.tunnels.insert(device, tunnel);
     }
 
-    fn way(&self, graph: &Graph, hop: usize) -> Option<Way> {
+    /// The way to a neighbour in a mesh.
+    pub(super) fn way(&self, graph: &Graph, hop: usize) -> Option<Way> {
         let direct = graph.mesh.direct_routing;
-        let underlay = self.underlay(hop)?;
-        Some(match graph.mesh.style {
-            Style::Multipoint => Way {
-                tunnel: graph.device()?,
-                via: Some(underlay),
-                direct,
-            },
-            Style::PointToPoint => Way {
-                tunnel: graph.tunnel_to(hop)?,
-                via: direct.then_some(underlay),
-                direct,
-            },
+        let (tunnel, has_gateway) = match graph.mesh.style {
+            Style::Multipoint => (graph.device()?, true),
+            Style::PointToPoint => (graph.tunnel_to(hop)?, direct),
+        };
+        Some(Way {
+            tunnel,
+            via: self.underlay(hop).filter(|_| has_gateway),
+            direct,
         })
     }
 }

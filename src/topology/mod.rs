@@ -27,10 +27,10 @@ pub use endpoint::Endpoint;
 use entry::FromWord;
 pub use entry::{Address, NextHop, Route, Short};
 pub use fleet::{Links, Members, Mesh, Node, Style, Subnet, Underlay};
-pub use host::{Host, PeerRoute, Way};
+pub use host::{Host, PeerRoute, Silent, Way};
 pub use mesh::{Fleet, Graph};
 pub use peer::Peer;
-pub use probe::{Count, Interval, Probe, ProbeTarget, Timeout};
+pub use probe::{Count, Interval, Probe, ProbeTarget, Timeout, Withdraw};
 pub use scalar::{
     Destination, Ip, Label, Mtu, Name, Owner, Prefix, Protocol, RouteTos, Table, Version,
 };
@@ -110,7 +110,7 @@ pub struct Tunnel {
     /// `up` or `down`. A tunnel that is down has no routes. Default: `up`. `ip link set … up`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<AdminState>,
-    /// How the tunnel is probed: `tunnelform probe`.
+    /// How the tunnel is probed: by `tunnelform probe`, and, where this key is given, by `tunnelform watch` all the time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
     /// Addresses of the tunnel device.

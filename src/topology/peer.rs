@@ -5,20 +5,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::mesh::{Fleet, Graph, first_address};
-use super::{Address, Endpoint, Host, Name, Short, Style, Tunnel};
-use crate::state::InterfaceName;
+use super::{Address, Endpoint, Host, Name, Short, Style, Tunnel, Way};
 
 /// The other end of a tunnel of a mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The device here; a multipoint one has many peers.
-    pub tunnel: InterfaceName,
+    /// The way there. A multipoint tunnel leads to many peers.
+    pub way: Way,
     /// The node there.
     pub node: Name,
     /// Its address on the tunnel.
     pub address: Option<Ipv4Addr>,
-    /// Whether packets may go without the tunnel.
-    pub direct: bool,
 }
 
 impl Fleet<'_> {
@@ -30,17 +27,12 @@ impl Fleet<'_> {
         let mut peers = Vec::new();
         for graph in self.meshes.iter().filter(|graph| graph.has(own)) {
             peers.extend(graph.neighbours(own).into_iter().filter_map(|peer| {
-                let tunnel = match graph.mesh.style {
-                    Style::Multipoint => graph.device(),
-                    Style::PointToPoint => graph.tunnel_to(peer),
-                };
                 Some(Peer {
-                    tunnel: tunnel?,
+                    way: self.way(graph, peer)?,
                     node: self.names[peer].clone(),
                     address: self
                         .underlay(peer)
                         .and_then(|_| self.address_in(graph, own, peer)),
-                    direct: graph.mesh.direct_routing,
                 })
             }));
         }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::Effective;
@@ -17,7 +17,7 @@ use super::scalar::{Number, Word, number, word};
 )]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
-    /// Time from one probe to the next while the daemon runs, 1s to 1day. Default: `10s`.
+    /// Time from the start of one probe to the start of the next while the daemon runs, 1s to 1day. Default: `10s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<Interval>,
     /// How long an answer may take, 10ms to 1m. Default: `1s`.
@@ -30,6 +30,21 @@ pub struct Probe {
     /// own only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<ProbeTarget>,
+    /// What becomes of a peer's routes, while the daemon runs, from a probe without any answer to the next answer.
+    /// `true`: they are taken out, but never the last peer's of all that have this key; `all`: also then. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdraw_routes: Option<Withdraw>,
+}
+
+/// Whether a dead peer's routes are taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdraw {
+    /// They stay.
+    No,
+    /// Unless all peers would be dead at once.
+    Yes,
+    /// Also then.
+    All,
 }
 
 /// Time between two probes: 1 second to 1 day.
@@ -71,12 +86,14 @@ impl Probe {
             timeout,
             count,
             target,
+            withdraw_routes,
         } = self;
         Self {
             interval: interval.or(general.interval),
             timeout: timeout.or(general.timeout),
             count: count.or(general.count),
             target: target.or(general.target),
+            withdraw_routes: withdraw_routes.or(general.withdraw_routes),
         }
     }
 }
@@ -91,8 +108,10 @@ pub(super) fn merge(own: Option<Probe>, general: Option<Probe>) -> Option<Probe>
 
 impl Effective<'_> {
     /// How the tunnel is probed: key by key its own option, else the topology's.
-    pub fn probe(&self) -> Probe {
-        merge(self.own.probe, self.defaults.probe).unwrap_or_default()
+    ///
+    /// `None`: the topology says nothing of it.
+    pub fn probe(&self) -> Option<Probe> {
+        merge(self.own.probe, self.defaults.probe)
     }
 }
 
@@ -240,6 +259,64 @@ impl JsonSchema for ProbeTarget {
     }
 }
 
+impl Withdraw {
+    const EXPECTED: &'static str = "true, false or all";
+    const ALL: &'static str = "all";
+}
+
+impl<'de> Deserialize<'de> for Withdraw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choice;
+
+        impl Visitor<'_> for Choice {
+            type Value = Withdraw;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str(Withdraw::EXPECTED)
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Withdraw, E> {
+                Ok(if value { Withdraw::Yes } else { Withdraw::No })
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Withdraw, E> {
+                match word {
+                    Withdraw::ALL => Ok(Withdraw::All),
+                    _ => Err(E::custom(format!(
+                        "expected {}, found {word:?}",
+                        Withdraw::EXPECTED
+                    ))),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Choice)
+    }
+}
+
+impl Serialize for Withdraw {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::No => serializer.serialize_bool(false),
+            Self::Yes => serializer.serialize_bool(true),
+            Self::All => serializer.serialize_str(Self::ALL),
+        }
+    }
+}
+
+impl JsonSchema for Withdraw {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Withdraw".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Expected true, false or all.",
+            "enum": [true, false, "all"]
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +337,8 @@ mod tests {
             ("{count: »101}", "a number from 1 to 100"),
             ("{target: »2001:db8::1}", "the IPv4 address of one host"),
             ("{target: »224.0.0.1}", "the IPv4 address of one host"),
+            ("{withdraw_routes: »1}", "true, false or all"),
+            ("{withdraw_routes: »none}", "found \"none\""),
             ("{»often: 3}", "often"),
         ];
         for (probe, message) in cases {
@@ -288,19 +367,20 @@ mod tests {
     /// Each key by itself: who sets one keeps the defaults of the others. What is written reads as the same again.
     #[test]
     fn options_are_merged_key_by_key() {
-        let source = "name: t\ndefaults: {probe: {interval: 1m 30s, count: 7}}\ntunnels: {tun1: {local: 10.0.0.1, probe: {count: 2, timeout: 300ms, target: 10.1.0.2}}}";
+        let source = "name: t\ndefaults: {probe: {interval: 1m 30s, count: 7}}\ntunnels: {tun1: {local: 10.0.0.1, probe: {count: 2, timeout: 300ms, target: 10.1.0.2, withdraw_routes: all}}}";
         let topology = Topology::parse("t.yaml", source).unwrap().topology;
         let probe = topology
             .tunnel(topology.tunnels.values().next().unwrap())
             .probe();
         assert_eq!(
             probe,
-            Probe {
+            Some(Probe {
                 interval: Some(Interval(Duration::from_secs(90))),
                 timeout: Some(Timeout(Duration::from_millis(300))),
                 count: Some(Count(2)),
                 target: Some(ProbeTarget(Ipv4Addr::new(10, 1, 0, 2))),
-            }
+                withdraw_routes: Some(Withdraw::All),
+            })
         );
         let yaml = topology.to_yaml().unwrap();
         assert_eq!(Topology::parse("t.yaml", &yaml).unwrap().topology, topology);

@@ -67,7 +67,7 @@ fn probe_of_many(generator: &mut SchemaGenerator) -> Value {
     }
     schema.insert(
         "description".into(),
-        "How the tunnels are probed: `tunnelform probe`.".into(),
+        "How the tunnels are probed: by `tunnelform probe`, and, where this key is given, by `tunnelform watch` all the time.".into(),
     );
     schema.to_value()
 }

@@ -16,6 +16,7 @@ use super::report::{Trigger, count, line};
 use super::source::Good;
 use crate::graph;
 use crate::plan::{Action, Change, Conflict, Counts, Object, Pending, Status};
+use crate::probe::Followed;
 use crate::reconcile::Kept;
 use crate::state::{InterfaceName, Kind, Route, RouteKey, State};
 
@@ -156,6 +157,8 @@ pub(super) struct Board {
     pub(super) tunnels: Vec<TunnelRow>,
     /// By kind of object.
     pub(super) objects: BTreeMap<(&'static str, Standing), usize>,
+    /// How the peers stand that are probed.
+    pub(super) probes: Vec<Followed>,
     pub(super) pending: Vec<Pending>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) held: Vec<HeldRow>,
@@ -185,6 +188,7 @@ impl Board {
             ready: false,
             tunnels: Vec::new(),
             objects: BTreeMap::new(),
+            probes: Vec::new(),
             pending: Vec::new(),
             conflicts: Vec::new(),
             held: Vec::new(),
@@ -231,7 +235,7 @@ impl Board {
                 match outcome.status {
                     Status::Done => {
                         count(&mut counts, change.action());
-                        self.done(change);
+                        self.done(change, trigger);
                     }
                     Status::Failed | Status::Skipped | Status::Pending | Status::Undone => {
                         failed += 1
@@ -270,10 +274,10 @@ impl Board {
         remember(&mut self.passes, row);
     }
 
-    fn done(&mut self, change: &Change) {
+    fn done(&mut self, change: &Change, trigger: Trigger) {
         let (kind, action) = (change.kind(), change.action());
         *self.changes.entry((kind, word(action))).or_default() += 1;
-        if self.is_drift(change) {
+        if !trigger.is_wish() && self.is_drift(change) {
             *self.repairs.entry(kind).or_default() += 1;
             let row = DriftRow {
                 time: SystemTime::now(),

@@ -5,9 +5,11 @@
 
 mod board;
 mod damping;
+mod due;
 mod files;
 mod http;
 mod manager;
+mod probing;
 mod report;
 mod source;
 mod wake;
@@ -19,15 +21,18 @@ use crate::desired::lookups;
 use crate::kernel::{self, Interest, Kernel, Monitor, News, OnRefusal};
 use crate::lock::{self, Lock, Presence};
 use crate::plan::Terms;
+use crate::probe::{Followed, State};
 use crate::reconcile::{self, Goal, Kept};
 use crate::topology::Owner;
 use crate::trial::Unconfirmed;
 use board::{Board, Shared};
 use damping::Damping;
+use due::{Due, Pause};
 use files::Files;
 use http::Server;
 pub use http::{Listen, status_schema};
 use manager::Manager;
+use probing::Probing;
 use report::{Reporter, Trigger};
 pub use source::{Contents, Origin};
 use source::{Loaded, Source};
@@ -35,14 +40,18 @@ use wake::{Wake, Woken};
 
 /// How long the kernel's news may gather before they are looked at: one command often makes several.
 const SETTLE: Duration = Duration::from_millis(10);
-/// A writer that never pauses is read after so many times the pause that would have been waited for.
-const MOST_PAUSES: u32 = 10;
 /// How often a file is tried that can't be used while there is nothing else.
 const UNTIL_GOOD: Duration = Duration::from_secs(5);
 /// How often another run's lock is tried. Waiting for it would be waiting for nothing else: no signal, no sign of life.
 const UNTIL_FREE: Duration = Duration::from_millis(100);
 /// How often it's looked whether a change is still on trial.
 const UNTIL_CONFIRMED: Duration = Duration::from_secs(1);
+/// How long news of peers may gather before they are looked at: of many, some come at any time.
+const UNTIL_HEARD: Duration = Duration::from_millis(50);
+/// How long they may gather then before they are left for others to read.
+const UNTIL_LEFT: Duration = Duration::from_millis(500);
+/// So many peers are left to read.
+const MOST_LEFT: usize = 1_000;
 /// How soon the kernel is asked again after a conversation broke off.
 const UNTIL_ANSWERED: Duration = Duration::from_secs(1);
 /// Passes that find nothing to do take at most this part of the time: one tenth.
@@ -124,6 +133,7 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         damping: Damping::default(),
         reporter: Reporter::default(),
         manager: Manager::new(),
+        probing: Probing::new(options.netns.clone(), wake.bell().map_err(Error::Wait)?),
         board: server.as_ref().map(Server::board),
         due: Due::at_start(),
         locked_out: None,
@@ -134,9 +144,15 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         if daemon.due.file.is_some_and(|file| file.at <= now) {
             daemon.load(&mut kernel)?;
         }
+        if daemon.due.hear.is_some_and(|at| at <= now) {
+            daemon.hear_peers();
+        }
         // The file may have made one that is due since.
         if let Some(trigger) = daemon.due.trigger(Instant::now()) {
             daemon.pass(&mut kernel, trigger)?;
+        }
+        if daemon.due.peers.is_some_and(|at| at <= now) {
+            daemon.leave_peers();
         }
         let limit = daemon.timeout();
         let woken = wake.wait(&daemon.files, daemon.monitor.as_ref(), limit);
@@ -165,71 +181,12 @@ struct Daemon<'a, O> {
     damping: Damping,
     reporter: Reporter,
     manager: Manager,
+    probing: Probing,
     /// Where somebody asks over HTTP.
     board: Option<Shared>,
     due: Due,
     /// Since when another run has held the lock.
     locked_out: Option<Instant>,
-}
-
-/// What has to be done, and when.
-struct Due {
-    file: Option<Pause>,
-    pass: Option<(Instant, Trigger)>,
-    resync: Instant,
-    /// Before this the kernel's news wait.
-    rested: Instant,
-}
-
-/// A pause that a writer has to make.
-#[derive(Clone, Copy)]
-struct Pause {
-    first: Instant,
-    at: Instant,
-    /// Nobody told that the file has changed, nor that it's being written.
-    blind: bool,
-}
-
-impl Pause {
-    fn until(at: Instant, blind: bool) -> Self {
-        let first = at;
-        Self { first, at, blind }
-    }
-}
-
-impl Due {
-    fn at_start() -> Self {
-        let now = Instant::now();
-        Self {
-            file: Some(Pause::until(now, false)),
-            pass: None,
-            resync: now,
-            rested: now,
-        }
-    }
-
-    fn file_changed(&mut self, debounce: Duration) {
-        let now = Instant::now();
-        let writing = self.file.filter(|pause| !pause.blind);
-        let first = writing.map_or(now, |pause| pause.first);
-        let at = (now + debounce).min(first + debounce * MOST_PAUSES);
-        let blind = false;
-        self.file = Some(Pause { first, at, blind });
-    }
-
-    fn pass_at(&mut self, at: Instant, trigger: Trigger) {
-        if self.pass.as_ref().is_none_or(|(known, _)| at < *known) {
-            self.pass = Some((at, trigger));
-        }
-    }
-
-    fn trigger(&mut self, now: Instant) -> Option<Trigger> {
-        match self.pass {
-            Some((at, trigger)) if at <= now => Some(trigger),
-            _ if self.resync <= now => Some(Trigger::Resync),
-            _ => None,
-        }
-    }
 }
 
 impl<O: Origin> Daemon<'_, O> {
@@ -248,11 +205,12 @@ impl<O: Origin> Daemon<'_, O> {
             Loaded::New => match self.listen(kernel) {
                 Ok(()) => {
                     self.damping.forget();
-                    if let (Some(board), Some(good)) = (&self.board, self.source.good()) {
-                        board.with(|board| board.load(good));
+                    if let Some(good) = self.source.good() {
+                        self.probing.load(&good.targets);
+                        self.publish(|board| board.load(good));
                     }
-                    // Whatever else was due: what another file asks for is no repair.
-                    self.due.pass = Some((Instant::now(), Trigger::File));
+                    self.heed_peers();
+                    self.due.wish(Trigger::File);
                 }
                 // Another daemon keeps what the file names now.
                 Err(Error::Lock(error)) => {
@@ -370,6 +328,7 @@ impl<O: Origin> Daemon<'_, O> {
         drop(lock);
         match kept {
             Ok(kept) => {
+                self.probing.ask(&kept.observed.devices);
                 self.passed(&kept, trigger, start);
                 if kept.rounds.is_empty() {
                     self.due.rested = Instant::now() + start.elapsed() * IDLE_SHARE;
@@ -423,6 +382,9 @@ impl<O: Origin> Daemon<'_, O> {
             self.damping.forget();
             self.due.pass_at(now, Trigger::Signal);
         }
+        if woken.probes {
+            self.due.hear.get_or_insert(now + UNTIL_HEARD);
+        }
         if woken.kernel {
             let news = match &mut self.monitor {
                 Some(monitor) => monitor.drain()?,
@@ -444,21 +406,58 @@ impl<O: Origin> Daemon<'_, O> {
     /// How long there is nothing to do.
     fn timeout(&mut self) -> Duration {
         let now = Instant::now();
-        let dues = [
-            self.due.file.map(|pause| pause.at),
-            self.due.pass.as_ref().map(|(at, _)| *at),
-            Some(self.due.resync),
-            self.manager.next_sign_of_life(now),
-        ];
-        let next = dues.into_iter().flatten().min().unwrap_or(now);
+        let due = self.due.first();
+        let sign = self.manager.next_sign_of_life(now);
+        let next = sign.map_or(due, |sign| sign.min(due));
         next.saturating_duration_since(now)
+    }
+
+    /// Something was heard of peers, or from them.
+    fn hear_peers(&mut self) {
+        self.due.hear = None;
+        let words = self.probing.words();
+        self.probing.hear();
+        if self.heed_peers() {
+            self.due.wish(Trigger::Probe);
+        }
+        if self.probing.words() != words {
+            self.tell();
+        }
+    }
+
+    /// What is known of the peers goes where it's wanted. Whether other routes are to be left out.
+    fn heed_peers(&mut self) -> bool {
+        if let Some(board) = &self.board {
+            board.with(|board| self.probing.show(&mut board.probes));
+        }
+        let then = Instant::now() + UNTIL_LEFT;
+        self.due.peers.get_or_insert(then);
+        self.source.silence(self.probing.silent())
+    }
+
+    /// For `tunnelform status`, which has nobody else to ask.
+    fn leave_peers(&mut self) {
+        self.due.peers = None;
+        let Some((_, presence)) = &self.presence else {
+            return;
+        };
+        let mut shown: Vec<&Followed> = self.probing.shown().collect();
+        shown.sort_by_key(|peer| peer.row.state != State::Unreachable);
+        shown.truncate(MOST_LEFT);
+        match serde_json::to_vec(&shown) {
+            Ok(_) if shown.is_empty() => presence.leave(None),
+            Ok(document) => presence.leave(Some(&document)),
+            Err(error) => tracing::debug!("can't tell of peers: {error}"),
+        }
     }
 
     /// Tells the service manager, and who asks, how it stands.
     fn tell(&mut self) {
-        let words = self
-            .reporter
-            .words(&self.source.name(), self.source.error());
+        let words = self.reporter.words(
+            &self.source.name(),
+            self.source.error(),
+            self.probing.words(),
+        );
         self.manager.status(&words, self.reporter.is_ready());
         if let Some((_, presence)) = &mut self.presence {
             presence.tell(&words);

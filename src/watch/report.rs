@@ -29,6 +29,18 @@ pub enum Trigger {
     Signal,
     /// Something that was left alone has its turn.
     Retry,
+    /// Peers that don't answer any more, or again.
+    Probe,
+}
+
+impl Trigger {
+    /// Whether something else is wanted than before, so that what differs needs no repair.
+    pub(super) fn is_wish(self) -> bool {
+        match self {
+            Self::File | Self::Probe => true,
+            Self::Kernel | Self::Overrun | Self::Resync | Self::Signal | Self::Retry => false,
+        }
+    }
 }
 
 impl fmt::Display for Trigger {
@@ -40,6 +52,7 @@ impl fmt::Display for Trigger {
             Self::Resync => "resync",
             Self::Signal => "signal",
             Self::Retry => "retry",
+            Self::Probe => "probe",
         })
     }
 }
@@ -162,11 +175,14 @@ impl Reporter {
     }
 
     /// How it stands, in one line.
-    pub(super) fn words(&self, name: &str, error: Option<&str>) -> String {
-        let standing = match self.standing.as_str() {
-            "" => "starting",
-            standing => standing,
+    pub(super) fn words(&self, name: &str, error: Option<&str>, peers: Option<String>) -> String {
+        let mut standing = match self.standing.as_str() {
+            "" => "starting".to_owned(),
+            standing => standing.to_owned(),
         };
+        if let Some(peers) = peers {
+            standing += &format!("; {peers}");
+        }
         match error.and_then(|error| error.lines().next()) {
             Some(error) => format!("{standing}; {name} can't be used: {error}"),
             None => format!("{standing}; follows {name}"),
@@ -174,11 +190,11 @@ impl Reporter {
     }
 }
 
-/// A change that was made. One that nobody asked for by another file is a repair, and may be one too many.
+/// A change that was made. One that nothing new asked for is a repair, and may be one too many.
 fn done(change: &Change, trigger: Trigger, damping: &mut Damping) {
     let action = change.action();
     tracing::info!(object = %change, trigger = %trigger, "{}", line(change));
-    if trigger == Trigger::File || action == Action::Restore {
+    if trigger.is_wish() || action == Action::Restore {
         return;
     }
     if let Some(wait) = damping.repaired(change.object(), Instant::now()) {

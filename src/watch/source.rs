@@ -4,7 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::kernel::Kernel;
 use crate::plan::Terms;
-use crate::topology::{Host, Parsed, Topology};
+use crate::probe::{self, Target};
+use crate::topology::{Host, Parsed, Silent, Topology};
 
 /// Files by name, with what they hold.
 pub type Contents = Vec<(String, Vec<u8>)>;
@@ -33,6 +34,8 @@ pub struct Good {
     pub host: Host,
     /// Whose objects, and what of them.
     pub terms: Terms,
+    /// Who is at the other ends of this host's tunnels.
+    pub targets: Vec<Target>,
     /// What tells these files from others.
     pub generation: u64,
 }
@@ -100,11 +103,12 @@ impl<O: Origin> Source<O> {
         let before = self.digest.replace(digest);
         let warn = before != Some(digest);
         match read.and_then(|contents| self.parse(contents, kernel, warn)) {
-            Ok((host, terms)) => {
+            Ok((host, terms, targets)) => {
                 self.error = None;
                 let good = Good {
                     host,
                     terms,
+                    targets,
                     generation: digest,
                 };
                 self.previous = self.good.replace(good);
@@ -125,6 +129,16 @@ impl<O: Origin> Source<O> {
         self.good.is_some()
     }
 
+    /// Leaves out the routes to these peers from now on. Whether they are others than before.
+    pub(super) fn silence(&mut self, silent: Vec<Silent>) -> bool {
+        let Some(good) = &mut self.good else {
+            return false;
+        };
+        let is_new = good.host.silent != silent;
+        good.host.silent = silent;
+        is_new
+    }
+
     /// Whether the files hold now what they held when this was asked last, or what was read from them: then nobody is in
     /// the middle of writing them.
     pub(super) fn is_settled(&mut self) -> bool {
@@ -138,7 +152,7 @@ impl<O: Origin> Source<O> {
         contents: Contents,
         kernel: &mut Kernel,
         warn: bool,
-    ) -> Result<(Host, Terms), String> {
+    ) -> Result<(Host, Terms, Vec<Target>), String> {
         let Parsed { topology, warnings } = Topology::parse_files(&self.origin.name(), contents)
             .map_err(|problems| problems.to_string())?;
         for warning in warnings.located().filter(|_| warn) {
@@ -164,7 +178,8 @@ impl<O: Origin> Source<O> {
             prune: true,
             protect: Default::default(),
         };
-        Ok((host, terms))
+        let targets = probe::targets(&topology.fleet(), &host);
+        Ok((host, terms, targets))
     }
 }
 

@@ -1,9 +1,9 @@
-//! The one place where the daemon waits: for signals, for the file, for the kernel, for the time.
+//! The one place where the daemon waits: for signals, for the file, for the kernel, for probes, for the time.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -41,6 +41,7 @@ impl Wire {
 pub(super) struct Wake {
     reload: Wire,
     stop: Wire,
+    probes: Wire,
 }
 
 /// What has woken it.
@@ -48,6 +49,7 @@ pub(super) struct Wake {
 pub(super) struct Woken {
     pub(super) file: bool,
     pub(super) kernel: bool,
+    pub(super) probes: bool,
     pub(super) reload: bool,
     pub(super) stop: bool,
 }
@@ -58,12 +60,18 @@ impl Wake {
         let wake = Self {
             reload: Wire::new()?,
             stop: Wire::new()?,
+            probes: Wire::new()?,
         };
         pipe::register(SIGHUP, wake.reload.far.try_clone()?)?;
         for signal in [SIGTERM, SIGINT] {
             pipe::register(signal, wake.stop.far.try_clone()?)?;
         }
         Ok(wake)
+    }
+
+    /// What the thread that probes wakes the daemon by.
+    pub(super) fn bell(&self) -> io::Result<UnixStream> {
+        self.probes.far.try_clone()
     }
 
     /// Sleeps until something happens, or for `limit`.
@@ -77,28 +85,36 @@ impl Wake {
             files.as_fd(),
             self.reload.near.as_fd(),
             self.stop.near.as_fd(),
+            self.probes.near.as_fd(),
         ];
         descriptors.extend(monitor.map(AsFd::as_fd));
-        let mut polled: Vec<PollFd> = descriptors
-            .iter()
-            .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
-            .collect();
-        let limit = Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        };
-        match poll(&mut polled, Some(&limit)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let kernel = polled
-            .get(3)
-            .is_some_and(|monitor| !monitor.revents().is_empty());
+        let readable = sleep(&descriptors, Some(Instant::now() + limit))?;
         Ok(Woken {
             file: files.has_changed(),
-            kernel,
+            kernel: readable.get(4).copied().unwrap_or(false),
+            probes: self.probes.has_come(),
             reload: self.reload.has_come(),
             stop: self.stop.has_come(),
         })
     }
+}
+
+/// Sleeps until there is something to read, or until `end`. Which of them can be read.
+pub(super) fn sleep(descriptors: &[BorrowedFd], end: Option<Instant>) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd> = descriptors
+        .iter()
+        .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+        .collect();
+    let limit = end.map(|end| {
+        let limit = end.saturating_duration_since(Instant::now());
+        Timespec {
+            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        }
+    });
+    match poll(&mut polled, limit.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
 }

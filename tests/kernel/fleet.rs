@@ -25,7 +25,7 @@ fn network(node: usize) -> usize {
 }
 
 /// A node's underlay address.
-fn underlay(node: usize) -> [u8; 4] {
+pub fn underlay(node: usize) -> [u8; 4] {
     [192, 168, network(node) as u8, node as u8 + 1]
 }
 
@@ -34,7 +34,7 @@ fn pod(node: usize) -> [u8; 4] {
     [10, 244, node as u8, 10]
 }
 
-fn text(address: [u8; 4]) -> String {
+pub fn text(address: [u8; 4]) -> String {
     std::net::Ipv4Addr::from(address).to_string()
 }
 

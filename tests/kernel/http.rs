@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Door(String);
 
 #[derive(Debug)]
-struct Answer {
-    code: u16,
+pub struct Answer {
+    pub code: u16,
     /// With small letters.
     head: String,
     body: String,
@@ -45,6 +45,11 @@ struct Answer {
 impl Door {
     pub fn new(host: &Host) -> Self {
         Self(format!("/run/http-{}.sock", host.netns))
+    }
+
+    /// What `--listen` gets.
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.0)
     }
 
     /// A daemon behind the door.
@@ -90,7 +95,7 @@ impl Door {
     }
 
     #[track_caller]
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         self.ask("GET", path)
     }
 

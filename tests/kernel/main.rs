@@ -19,6 +19,7 @@ mod lock;
 mod mtu;
 mod netns;
 mod ownership;
+mod peers;
 mod probe;
 mod protect;
 mod random;
@@ -79,6 +80,7 @@ fn trials() -> Vec<Trial> {
             watch::trials(),
             probe::trials(),
             http::trials(),
+            peers::trials(),
         ]
     };
     let other = || {

@@ -162,22 +162,24 @@ fn every_peer_of_a_mesh() {
     assert_eq!(lost[0]["peer"], "node-1");
 }
 
-/// A large mesh is asked at once: it takes seconds, even where all are silent.
-fn two_thousand_peers() {
-    const PEERS: usize = 2000;
+/// The left host has many peers in a mesh, and the right one stands for all of them. With the left's file, whose mesh
+/// holds `more`.
+pub fn crowd(peers: usize, more: &str) -> (Pair, String) {
     let pair = Pair::new();
     let mut file =
         "name: left\nnodes:\n  left: {underlay: 192.168.10.2, subnets: [10.255.0.0/24]}\n"
             .to_owned();
-    for peer in 0..PEERS {
+    for peer in 0..peers {
         let (high, low) = (peer / 250, peer % 250);
         let _ = writeln!(
             file,
             "  peer-{peer}: {{underlay: 172.16.{high}.{low}, subnets: [10.{high}.{low}.0/24]}}"
         );
     }
-    file += "meshes: {pods: {topology: {hub: [left]}}}\n";
-    // The right host stands for all of them.
+    let _ = writeln!(
+        file,
+        "meshes: {{pods: {{topology: {{hub: [left]}}{more}}}}}"
+    );
     pair.router.ip("route add 172.16.0.0/16 via 192.168.20.2");
     pair.right
         .ip("link add tun1 up type ipip local any remote any dev eth0
@@ -186,6 +188,13 @@ fn two_thousand_peers() {
          route add local 172.16.0.0/16 dev lo
          route add local 10.0.0.0/9 dev lo");
     pair.right.sysctl("ipv4/conf/all/rp_filter", "0");
+    (pair, file)
+}
+
+/// A large mesh is asked at once: it takes seconds, even where all are silent.
+fn two_thousand_peers() {
+    const PEERS: usize = 2000;
+    let (pair, file) = crowd(PEERS, "");
     let node = ["--node", "left"];
     pair.left.apply_with(&file, &node);
     let timed = |more: &[&str], code| {

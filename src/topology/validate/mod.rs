@@ -5,6 +5,7 @@
 
 mod addresses;
 mod fleet;
+mod probes;
 mod reach;
 mod routes;
 mod view;
@@ -91,8 +92,8 @@ fn host(topology: &Topology, view: View, lost: &Lost, root: &Index) -> Vec<Probl
         ipv6_in_ipip: BTreeSet::new(),
     };
     check.defaults();
-    check.default_probe();
     check.tunnels();
+    check.probes();
     check.addresses();
     check.routes();
     check.reach();
@@ -204,18 +205,6 @@ impl Check<'_> {
                 )
                 .help = Some("give them to the tunnel that they belong to".into());
             }
-        }
-    }
-
-    fn default_probe(&mut self) {
-        let probe = self.topology.defaults.probe;
-        if probe.is_some_and(|probe| probe.target.is_some()) {
-            let path = Path::default().key("defaults").key("probe").key("target");
-            self.error(
-                &path,
-                "`target` can't be a default: every tunnel would be probed at the same host",
-            )
-            .help = Some("give it to the tunnel that leads to that host".into());
         }
     }
 

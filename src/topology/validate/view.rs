@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::probes::ends_that_the_fleet_tells;
 use crate::source::{Index, Path, Segment};
 use crate::state::InterfaceName;
 use crate::topology::mesh::Fleet;
@@ -15,6 +16,8 @@ pub(super) struct View<'a> {
     own_tunnels: Vec<InterfaceName>,
     /// Tunnels that meshes make, each with its mesh and, if it has only one, with the node at its other end.
     meshes: BTreeMap<InterfaceName, (&'a Name, Option<&'a Name>)>,
+    /// Tunnels in writing whose other end the fleet tells.
+    ends: Vec<InterfaceName>,
     /// How many addresses of a device every node has.
     shared_addresses: BTreeMap<InterfaceName, usize>,
     /// How many routes every node has, and how many this one adds.
@@ -27,6 +30,7 @@ impl<'a> View<'a> {
         node: None,
         own_tunnels: Vec::new(),
         meshes: BTreeMap::new(),
+        ends: Vec::new(),
         shared_addresses: BTreeMap::new(),
         routes: (0, 0),
     };
@@ -47,6 +51,7 @@ impl<'a> View<'a> {
             node: Some(fleet.names[number]),
             own_tunnels: node.tunnels.keys().copied().collect(),
             meshes: meshes.collect(),
+            ends: ends_that_the_fleet_tells(fleet, number),
             shared_addresses: shared.map(|(device, list)| (*device, list.len())).collect(),
             routes: (fleet.topology.routes.len(), node.routes.len()),
         }
@@ -55,6 +60,11 @@ impl<'a> View<'a> {
     /// Whether a mesh makes the tunnel.
     pub(super) fn is_of_mesh(&self, tunnel: InterfaceName) -> bool {
         self.meshes.contains_key(&tunnel)
+    }
+
+    /// Whether the fleet tells the overlay address at the tunnel's other end.
+    pub(super) fn tells_end(&self, tunnel: InterfaceName) -> bool {
+        self.ends.contains(&tunnel)
     }
 
     /// Whether it stands for the mesh's tunnels to all peers.

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::super::board::Board;
 use super::status::{Devices, device};
+use crate::probe::{Followed, State};
 use crate::state::{Counters, Device};
 
 /// What the text is.
@@ -21,7 +22,7 @@ pub(super) const TYPE: &str = "application/openmetrics-text; version=1.0.0; char
 type Labels = Vec<(&'static str, String)>;
 type Counts = Family<Labels, Counter>;
 type Number = Gauge<i64>;
-type Seconds = Gauge<f64, AtomicU64>;
+type Real = Gauge<f64, AtomicU64>;
 
 /// The counters of a tunnel: name, help, value.
 type Column = (&'static str, &'static str, fn(&Counters) -> u64);
@@ -64,6 +65,7 @@ pub(super) fn text(board: &Board, devices: Option<&Devices>) -> Result<String, f
     passes(board, &mut registry);
     objects(board, &mut registry);
     file(board, &mut registry);
+    probes(&board.probes, &mut registry);
     if let Some(devices) = devices {
         tunnels(board, devices, &mut registry);
     }
@@ -175,9 +177,85 @@ fn tunnels(board: &Board, devices: &Devices, registry: &mut Registry) {
     }
 }
 
-fn seconds(time: SystemTime) -> Seconds {
+/// What is known of a peer: name, help, value.
+type Reading = (&'static str, &'static str, fn(&Followed) -> Option<f64>);
+const READINGS: [Reading; 7] = [
+    (
+        "probe_up",
+        "Whether the last probe of a peer was answered",
+        |peer| match peer.row.state {
+            State::Reachable => Some(1.0),
+            State::Unreachable => Some(0.0),
+            State::NoTarget | State::Down | State::Unknown => None,
+        },
+    ),
+    (
+        "probe_withdrawn",
+        "Whether the routes to a peer are taken out until it answers",
+        |peer| Some(f64::from(u8::from(peer.withdrawn))),
+    ),
+    (
+        "probe_loss_ratio",
+        "Share of the last probe's echoes that was lost",
+        |peer| Some(peer.row.loss_percent? / 100.0),
+    ),
+    (
+        "probe_path_mtu_bytes",
+        "Largest packet that passes to a peer, with its IP header",
+        |peer| peer.row.path_mtu.map(f64::from),
+    ),
+    (
+        "probe_rtt_min_seconds",
+        "Shortest round-trip time of the last probe",
+        |peer| Some(peer.row.rtt?.min_ms / 1e3),
+    ),
+    (
+        "probe_rtt_avg_seconds",
+        "Mean round-trip time of the last probe",
+        |peer| Some(peer.row.rtt?.avg_ms / 1e3),
+    ),
+    (
+        "probe_rtt_max_seconds",
+        "Longest round-trip time of the last probe",
+        |peer| Some(peer.row.rtt?.max_ms / 1e3),
+    ),
+];
+
+fn probes(peers: &[Followed], registry: &mut Registry) {
+    if peers.is_empty() {
+        return;
+    }
+    let labels = |peer: &Followed| -> Labels {
+        let name = peer.row.peer.clone().unwrap_or_default();
+        vec![("tunnel", peer.row.tunnel.clone()), ("peer", name)]
+    };
+    for (name, help, read) in READINGS {
+        let readings = Family::<Labels, Real>::default();
+        for peer in peers {
+            if let Some(value) = read(peer) {
+                readings.get_or_create(&labels(peer)).set(value);
+            }
+        }
+        registry.register(name, help, readings);
+    }
+    let (sent, received) = (Counts::default(), Counts::default());
+    for peer in peers {
+        sent.get_or_create(&labels(peer)).inc_by(peer.sent_total);
+        received
+            .get_or_create(&labels(peer))
+            .inc_by(peer.received_total);
+    }
+    registry.register("probe_echoes_sent", "Echoes sent to a peer", sent);
+    registry.register(
+        "probe_echoes_answered",
+        "Echoes that a peer answered",
+        received,
+    );
+}
+
+fn seconds(time: SystemTime) -> Real {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let gauge = Seconds::default();
+    let gauge = Real::default();
     gauge.set(since.as_secs_f64());
     gauge
 }

@@ -10,6 +10,7 @@ use super::super::board::{Board, DriftRow, HeldRow, Outcome, PassRow, Standing, 
 use super::super::damping::Cause;
 use super::super::report::Trigger;
 use crate::plan::{Conflict, Counts, Lack};
+use crate::probe::Followed;
 use crate::state::{Counters, Device, InterfaceName};
 
 /// The host's devices by name.
@@ -39,6 +40,8 @@ pub(super) struct Status {
     objects: Objects,
     /// The tunnels that are wanted.
     tunnels: Vec<Tunnel>,
+    /// The peers that are probed.
+    probes: Vec<Followed>,
     /// What waits for a device, 1000 at most.
     pending: Vec<Pending>,
     /// What is in dispute, 1000 at most.
@@ -216,6 +219,7 @@ impl Status {
                 .iter()
                 .map(|row| tunnel(row, devices))
                 .collect(),
+            probes: board.probes.clone(),
             pending: pending.collect(),
             conflicts: board.conflicts.clone(),
             held: board.held.iter().map(held).collect(),
