@@ -193,6 +193,27 @@ pub fn foresee(mut observed: Observed, host: &Host, terms: &Terms) -> Result<Loo
     })
 }
 
+/// Carries out the plan that was found, once, and looks what is left.
+///
+/// # Errors
+/// As of [`look`]. What the kernel refuses is in the outcomes.
+pub fn carry_out(
+    kernel: &mut Kernel,
+    goal: Goal,
+    terms: &Terms,
+    found: Look,
+) -> Result<Pass, Error> {
+    let outcomes = kernel.execute(&found.plan, &found.observed)?;
+    let round = Round {
+        plan: found.plan,
+        outcomes,
+    };
+    Ok(Pass {
+        rounds: vec![round],
+        left: look(kernel, goal, terms, false)?.plan,
+    })
+}
+
 /// Makes the host as the goal says. `announce` sees each plan before it's carried out.
 ///
 /// # Errors

@@ -89,6 +89,11 @@ fn plan_schema_is_current() {
     is_current("plan", "plan.schema.json");
 }
 
+#[test]
+fn saved_plan_schema_is_current() {
+    is_current("saved-plan", "saved-plan.schema.json");
+}
+
 /// The properties without a description, by their path.
 fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
     if let Some(Value::Object(properties)) = schema.get("properties") {
@@ -120,6 +125,7 @@ fn every_key_has_a_description() {
         "topology",
         "plan",
         "fleet-plan",
+        "saved-plan",
         "state",
         "probe",
         "watch-status",

@@ -5,23 +5,31 @@ use std::time::Duration;
 use clap::Args;
 use tunnelform::kernel::Kernel;
 use tunnelform::lock::Lock;
-use tunnelform::plan::{Action, Document, Outcome, Plan, Status, Style, Terms, unified_diff};
+use tunnelform::plan::{
+    Action, Document, Outcome, Plan, Saved, Status, Style, Terms, unified_diff,
+};
 use tunnelform::reconcile::{self, Goal, Look, Pass, Round};
-use tunnelform::topology::{Owner, Protocol, Topology};
+use tunnelform::topology::{Host, Owner, Protocol, Topology};
 
+use super::carry_out::{self, CarryOut};
 use super::input::{Input, NodeChoice};
 use super::offline::{self, Against};
+use super::save::{self, Directory, Source, run_or_save};
 use super::{
     CHANGES, DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json,
     require_privilege, tell_of_daemon, warn,
 };
 
-/// Make the host as the topology says.
+/// Make the host as the topology says, or carry out a saved plan.
+///
+/// A saved plan is carried out as it is, or not at all: on a host that is no longer as it was when the plan was made, it's
+/// refused, and what differs is named.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  tunnelform apply --dry-run hq.yaml\n  tunnelform apply hq.yaml\n  \
                         tunnelform apply --dry-run --detailed-exitcode --output json hq.yaml\n  \
-                        tunnelform apply --netns blue hq.yaml\n\n\
+                        tunnelform apply --netns blue hq.yaml\n  \
+                        tunnelform apply --dry-run --out plan.json hq.yaml && tunnelform apply plan.json\n\n\
                         Exit codes: 0 done or nothing to do, 1 error; with --detailed-exitcode 2 for changes, pending \
                         in a dry run and made otherwise."
 )]
@@ -83,66 +91,123 @@ struct Which {
 }
 
 #[derive(Args)]
-struct Options {
+pub(super) struct Options {
     /// Only show what would change. Needs no root.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
+    /// With --dry-run: save the plan, which `apply FILE` carries out later. With --all-nodes a directory, in which each
+    /// node that changes gets its NODE.json.
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub(super) out: Option<std::path::PathBuf>,
     /// Exit with 2 if there are changes.
     #[arg(long)]
     detailed_exitcode: bool,
     /// Work in the network namespace that `ip netns` calls so.
     #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
+    pub(super) netns: Option<String>,
     /// Form of the output.
     #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
+    pub(super) output: Output,
     /// Show the plan as a unified diff of the state.
     #[arg(long, conflicts_with = "output")]
     diff: bool,
     /// Seconds to wait for another run in the same namespace.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    lock_timeout: u64,
+    pub(super) lock_timeout: u64,
 }
 
 impl Apply {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
-        let topology = self.input.topology(terminal)?;
-        let terms = terms(&topology, self.adopt, !self.no_prune);
+        let files = self.input.read()?;
+        if let [(_, bytes)] = files.as_slice()
+            && Saved::is_meant(bytes)
+        {
+            return self.carry_out(bytes, terminal);
+        }
+        let source = Source::new(&self.input, files, terminal)?;
+        let topology = &source.topology;
+        let terms = terms(topology, self.adopt, !self.no_prune);
         let Some(against) = &self.against else {
             let mut kernel = Kernel::open(self.options.netns.as_deref())?;
-            let host = self.node.host(&topology, &mut kernel)?;
-            return self
-                .options
-                .run(&mut kernel, Goal::Host(&host), &terms, terminal);
+            let host = self.node.host(topology, &mut kernel)?;
+            let host = self.options.to_save(host);
+            let goal = Goal::Host(&host);
+            return run_or_save(
+                &self.options,
+                &mut kernel,
+                goal,
+                &terms,
+                Some(&source),
+                terminal,
+            );
         };
-        if let (Against::Empty, Some(warning)) = (against, offline::unknowable(&topology)) {
+        if let (Against::Empty, Some(warning)) = (against, offline::unknowable(topology)) {
             warn(terminal, &warning);
         }
         if self.all_nodes {
-            return self.every_node(&topology, against, &terms, terminal);
+            return self.every_node(&source, against, &terms, terminal);
         }
         let observed = against.state(terminal)?;
         let host = match &observed {
-            Some(observed) => self.node.host_of(&topology, observed)?,
-            None => self.node.host_named(&topology)?,
+            Some(observed) => self.node.host_of(topology, observed)?,
+            None => self.node.host_named(topology)?,
         };
-        let look = offline::plan(&host, &topology, observed, &terms)?;
-        self.options.report_preview(&look, &terms, terminal)
+        let host = self.options.to_save(host);
+        let look = offline::plan(&host, topology, observed, &terms)?;
+        let code = self.options.report_preview(&look, &terms, terminal)?;
+        if let Some(file) = &self.options.out {
+            save::save_offline(file, (&source, &host), against, &look, &terms)?;
+            save::tell(file, terminal);
+        }
+        Ok(code)
+    }
+
+    /// A saved plan has its terms, which no flag changes.
+    fn carry_out(&self, bytes: &[u8], terminal: &Terminal) -> Result {
+        let name = self.input.name();
+        let flags = [
+            (self.adopt, "--adopt"),
+            (self.no_prune, "--no-prune"),
+            (self.against.is_some(), "--against"),
+            (self.options.out.is_some(), "--out"),
+        ];
+        if let Some((_, flag)) = flags.into_iter().find(|(given, _)| *given) {
+            return Err(Failure(format!(
+                "{name} is a saved plan, carried out as it is: {flag} goes with a topology"
+            )));
+        }
+        let (saved, planned) = carry_out::read(&name, bytes)?;
+        let carry_out = CarryOut {
+            saved,
+            planned,
+            options: &self.options,
+            node: &self.node,
+        };
+        carry_out.run(terminal)
     }
 
     fn every_node(
         &self,
-        topology: &Topology,
+        source: &Source,
         against: &Against,
         terms: &Terms,
         terminal: &Terminal,
     ) -> Result {
-        let fleet = topology.fleet();
-        let plans = offline::plans(&fleet, topology, against, terms, terminal);
+        let out = self
+            .options
+            .out
+            .as_deref()
+            .map(Directory::new)
+            .transpose()?;
+        let fleet = source.topology.fleet();
+        let plans = offline::plans(&fleet, source, against, terms, out.as_ref(), terminal);
         let totals = match self.options.output {
             Output::Text => offline::print_text(plans, terminal.style())?,
             Output::Json => offline::print_json(terms.owner.as_str(), plans)?,
         };
+        if let Some(out) = &out {
+            out.tell(terminal);
+        }
         match totals.failure() {
             Some(failure) => Err(failure),
             None => Ok(self.options.code(totals.changed > 0)),
@@ -163,19 +228,28 @@ impl Destroy {
                     adopt: false,
                     prune: true,
                 };
-                self.options
-                    .run(&mut kernel, Goal::Nothing(None), &terms, terminal)
+                let goal = Goal::Nothing(None);
+                run_or_save(&self.options, &mut kernel, goal, &terms, None, terminal)
             }
             Which { file, .. } => {
-                let topology = Input {
+                let input = Input {
                     file: file.unwrap_or_else(|| "-".into()),
-                }
-                .topology(terminal)?;
+                };
+                let source = Source::new(&input, input.read()?, terminal)?;
+                let topology = &source.topology;
                 let mut kernel = Kernel::open(self.options.netns.as_deref())?;
-                let host = self.node.host(&topology, &mut kernel)?;
-                let terms = terms(&topology, false, true);
-                self.options
-                    .run(&mut kernel, Goal::Nothing(Some(&host)), &terms, terminal)
+                let host = self.node.host(topology, &mut kernel)?;
+                let host = self.options.to_save(host);
+                let terms = terms(topology, false, true);
+                let goal = Goal::Nothing(Some(&host));
+                run_or_save(
+                    &self.options,
+                    &mut kernel,
+                    goal,
+                    &terms,
+                    Some(&source),
+                    terminal,
+                )
             }
         }
     }
@@ -191,7 +265,21 @@ pub(super) fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
 }
 
 impl Options {
-    fn run(&self, kernel: &mut Kernel, goal: Goal, terms: &Terms, terminal: &Terminal) -> Result {
+    /// What is saved is planned as it will be read.
+    fn to_save(&self, host: Host) -> Host {
+        match self.out {
+            Some(_) => host.written_out(),
+            None => host,
+        }
+    }
+
+    pub(super) fn run(
+        &self,
+        kernel: &mut Kernel,
+        goal: Goal,
+        terms: &Terms,
+        terminal: &Terminal,
+    ) -> Result {
         tell_of_daemon(kernel, &terms.owner, terminal);
         if self.dry_run {
             let look = reconcile::look(kernel, goal, terms, false)?;
@@ -209,14 +297,14 @@ impl Options {
         shown.and(report)
     }
 
-    fn text(&self, look: &Look, style: Style) -> String {
+    pub(super) fn text(&self, look: &Look, style: Style) -> String {
         match self.diff {
             true if look.plan.conflicts.is_empty() => unified_diff(&look.desired, &look.plan),
             true | false => look.plan.text(style),
         }
     }
 
-    fn report_preview(&self, look: &Look, terms: &Terms, terminal: &Terminal) -> Result {
+    pub(super) fn report_preview(&self, look: &Look, terms: &Terms, terminal: &Terminal) -> Result {
         let plan = &look.plan;
         match self.output {
             Output::Json => {
@@ -238,7 +326,7 @@ impl Options {
         Ok(self.code(!plan.is_empty()))
     }
 
-    fn report_pass(&self, pass: &Pass, terms: &Terms, terminal: &Terminal) -> Result {
+    pub(super) fn report_pass(&self, pass: &Pass, terms: &Terms, terminal: &Terminal) -> Result {
         let failures = failures(pass);
         let in_sync = pass.left.is_empty() && pass.left.conflicts.is_empty();
         match self.output {
@@ -275,7 +363,7 @@ impl Options {
         Ok(FAILED)
     }
 
-    fn code(&self, changes: bool) -> u8 {
+    pub(super) fn code(&self, changes: bool) -> u8 {
         if changes && self.detailed_exitcode {
             CHANGES
         } else {

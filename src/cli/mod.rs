@@ -1,15 +1,19 @@
 //! The command line: arguments, exit codes, what goes to which stream. One file a subcommand.
 
 mod apply;
+mod carry_out;
 mod diff;
 mod doctor;
 mod export;
 mod generate;
 mod graph;
 mod input;
+mod markdown;
 mod offline;
 mod probe;
 mod render;
+mod save;
+mod show;
 mod status;
 mod validate;
 mod watch;
@@ -54,6 +58,7 @@ Examples:
   tunnelform probe hq.yaml            ask the peers whether they are there
   tunnelform watch hq.yaml            keep it so, as a daemon
   tunnelform destroy hq.yaml          take it all away again
+  tunnelform apply plan.json          carry out the plan that `apply --dry-run --out` has saved
   tunnelform diff old.yaml new.yaml   show what a change of the file changes on each node
   tunnelform graph fleet.yaml         draw it
 
@@ -89,6 +94,7 @@ enum Command {
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Diff(diff::Diff),
+    Show(show::Show),
     Render(render::Render),
     Graph(graph::Graph),
     Export(export::Export),
@@ -162,6 +168,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Watch(command) => command.run(),
         Command::Doctor(command) => command.run(&terminal),
         Command::Diff(command) => command.run(&terminal),
+        Command::Show(command) => command.run(&terminal),
         Command::Render(command) => command.run(&terminal),
         Command::Graph(command) => command.run(&terminal),
         Command::Export(command) => command.run(&terminal),
@@ -209,6 +216,10 @@ fn warn(terminal: &Terminal, message: &str) {
     say(terminal, anstyle::AnsiColor::Yellow, "warning:", message);
 }
 
+fn note(terminal: &Terminal, message: &str) {
+    say(terminal, anstyle::AnsiColor::Cyan, "note:", message);
+}
+
 fn say(terminal: &Terminal, color: anstyle::AnsiColor, sign: &str, message: &str) {
     let style = color.on_default().bold();
     let sign = if terminal.error_style().color {
@@ -230,9 +241,10 @@ fn tell_of_daemon(kernel: &Kernel, owner: &Owner, terminal: &Terminal) {
             topology,
             standing,
         } = daemon;
-        let note =
-            format!("`tunnelform watch` (process {process}) follows {topology} here: {standing}");
-        say(terminal, anstyle::AnsiColor::Cyan, "note:", &note);
+        note(
+            terminal,
+            &format!("`tunnelform watch` (process {process}) follows {topology} here: {standing}"),
+        );
     }
 }
 

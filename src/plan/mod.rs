@@ -3,37 +3,43 @@
 //! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
 
 mod around;
+mod basis;
 mod dependents;
 mod diff;
 mod document;
 mod in_place;
 mod model;
 mod order;
+mod saved;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::state::{
     Address, AddressKey, AdminState, InterfaceName, Observed, Route, RouteKey, State, Tunnel,
 };
 use crate::topology::Owner;
 pub use around::{Around, plan_around};
+pub use basis::{Basis, Verdict, judge};
 pub use dependents::is_kernels_link_local;
 pub use document::{
     ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, fleet_schema, schema,
 };
+pub use saved::{Origin, Purpose, Saved, Unfit, schema as saved_schema, sha256};
 pub use text::{Style, unified_diff};
 
 /// Whose objects a plan may touch, and how far it goes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Terms {
     /// Whose tunnels.
     pub owner: Owner,
     /// The mark of routes, and of addresses outside tunnels.
+    #[serde(rename = "route_protocol")]
     pub protocol: u8,
     /// Take over what exists without our mark.
     pub adopt: bool,
@@ -237,7 +243,7 @@ pub struct Counts {
 }
 
 /// What a change does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Create.
