@@ -332,6 +332,22 @@ fn plans_of_the_examples_fit_their_schema() {
     assert_eq!(planned, expected.map(|(n, c)| (n.to_owned(), c)).into());
 }
 
+/// A plan on file, of a host that has something already.
+#[test]
+fn a_saved_plan_fits_its_schema() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let file = directory.path().join("plan.json").display().to_string();
+    let example = "examples/router.yaml";
+    for against in [&["--against", "empty"][..], &[]] {
+        let save = [&["apply", "--dry-run", "--out", &file, example], against].concat();
+        printed(&save);
+        let text = std::fs::read_to_string(&file).expect("a plan was saved");
+        let saved: Value = serde_json::from_str(&text).expect("a plan is JSON");
+        fits(&validator("saved-plan"), &saved, &file);
+        fits(&validator("topology"), &saved["topology"], &file);
+    }
+}
+
 /// How many changes each node of each example has that is for a fleet.
 #[test]
 fn fleet_plans_of_the_examples_fit_their_schema() {

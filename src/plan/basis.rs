@@ -307,6 +307,8 @@ routes:
         plan(wanted, Some(wanted), host, &terms("t"))
     }
 
+    type Event = Box<dyn Fn(&mut Observed)>;
+
     /// With the tunnel of the topology, in this state.
     fn with_tunnel(wanted: &State, change: impl FnOnce(&mut crate::state::Tunnel)) -> Observed {
         let mut host = host();
@@ -325,7 +327,7 @@ routes:
         let eth0: InterfaceName = "eth0".parse().unwrap();
         let tun1: InterfaceName = "tun1".parse().unwrap();
         let as_it_was = with_tunnel(&wanted, |tunnel| tunnel.mtu = 1400);
-        let cases: [(&str, Box<dyn Fn(&mut Observed)>, &[&str]); 9] = [
+        let cases: [(&str, Event, &[&str]); 9] = [
             ("nothing", Box::new(|_| {}), &[]),
             (
                 "what isn't asked",
