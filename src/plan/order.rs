@@ -164,7 +164,12 @@ impl<'a> Run<'a> {
                 !spoken_for.contains(key) && !model.state().addresses.contains_key(key)
             })
             .filter(|(key, to)| desired.contains_key(key) || !is_kernels_address(to.protocol))
-            .filter(|(key, _)| stands(model.state(), self.observed, key.device))
+            .filter(|(key, _)| {
+                let state = model.state();
+                // What is desired of a tunnel that is down is its addresses.
+                let ours = desired.contains_key(key) && state.tunnels.contains_key(&key.device);
+                ours || stands(state, self.observed, key.device)
+            })
             .map(|(key, to)| (*key, to.clone()))
             .collect()
     }
