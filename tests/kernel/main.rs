@@ -19,6 +19,7 @@ mod netns;
 mod ownership;
 mod probe;
 mod random;
+mod saved;
 mod scale;
 mod seed;
 mod soak;
@@ -81,6 +82,7 @@ fn trials() -> Vec<Trial> {
             random::trials(),
             follow::trials(),
             soak::trials(),
+            saved::trials(),
         ]
     };
     match std::env::var(HALF).as_deref() {
