@@ -11,6 +11,7 @@ mod export;
 mod failure;
 mod fleet;
 mod follow;
+mod gitops;
 mod http;
 mod kill;
 mod lock;
@@ -83,6 +84,7 @@ fn trials() -> Vec<Trial> {
             follow::trials(),
             soak::trials(),
             saved::trials(),
+            gitops::trials(),
         ]
     };
     match std::env::var(HALF).as_deref() {
