@@ -180,13 +180,13 @@ fn a_file_that_was_changed_is_refused() {
     let version = concat!("\"", env!("CARGO_PKG_VERSION"), "\"");
     for (from, to, message) in [
         (
-            "\"ttl\": 64",
-            "\"ttl\": 63",
+            "\"ttl\":64",
+            "\"ttl\":63",
             "it was changed after it was made, as its digest tells",
         ),
         (
-            "\"prune\": true",
-            "\"prune\": false",
+            "\"prune\":true",
+            "\"prune\":false",
             "it was changed after it was made",
         ),
         (
@@ -195,8 +195,8 @@ fn a_file_that_was_changed_is_refused() {
             "tunnelform \"99.0.0\" made it, and this is",
         ),
         (
-            "_plan\": 1",
-            "_plan\": 2",
+            "_plan\":1",
+            "_plan\":2",
             "its tunnelform_saved_plan is 2, and this release knows 1",
         ),
         ("\"goal\"", "goal", "line "),

@@ -3,7 +3,6 @@
 //! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
 
 mod around;
-mod basis;
 mod dependents;
 mod diff;
 mod document;
@@ -24,12 +23,13 @@ use crate::state::{
 };
 use crate::topology::Owner;
 pub use around::{Around, plan_around};
-pub use basis::{Basis, Verdict, judge};
 pub use dependents::is_kernels_link_local;
 pub use document::{
     ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, fleet_schema, schema,
 };
-pub use saved::{Origin, Purpose, Saved, Unfit, schema as saved_schema, sha256};
+pub use saved::{
+    Basis, Origin, Purpose, Saved, Unfit, Verdict, judge, schema as saved_schema, sha256,
+};
 pub use text::{Style, unified_diff};
 
 /// Whose objects a plan may touch, and how far it goes.

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::text::{differences, show};
-use super::{Action, Change, Conflict, Object, Plan};
+use crate::plan::text::{differences, show};
+use crate::plan::{Action, Change, Conflict, Object, Plan};
 use crate::state::{InterfaceName, Observed};
 
 /// Facts that a plan's values follow from, or that it counts on, beside the objects that it changes. Null: not there.
