@@ -423,7 +423,8 @@ fn a_plan_with_conflicts_is_not_saved() {
 #[test]
 fn a_file_is_written_whole_or_not_at_all() {
     let desk = Desk::new();
-    let plan = desk.write("plan.json", "old");
+    let plan = desk.plan();
+    let old = desk.read("plan.json");
     let save = [
         "apply",
         "--dry-run",
@@ -446,7 +447,7 @@ fn a_file_is_written_whole_or_not_at_all() {
         .exits(1)
         .says("can't write")
         .says("too large");
-    assert_eq!(desk.read("plan.json"), "old");
+    assert_eq!(desk.read("plan.json"), old);
     assert_eq!(desk.names(), ["plan.json"]);
 
     run(&save).exits(0);
@@ -467,6 +468,10 @@ fn a_file_is_written_whole_or_not_at_all() {
         ),
         ("/dev/full", "it's not a regular file"),
         (&desk.path(""), "it's not a regular file"),
+        (
+            &desk.write("hq.yaml", "name: hq"),
+            "what is there is no saved plan, and isn't overwritten",
+        ),
         (&desk.path("nowhere/plan.json"), "No such file or directory"),
     ] {
         let save = [

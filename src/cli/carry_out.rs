@@ -31,7 +31,8 @@ pub(super) struct CarryOut<'a> {
 impl CarryOut<'_> {
     pub(super) fn run(&self, terminal: &Terminal) -> Result {
         let Self { saved, options, .. } = self;
-        let host = saved.host().map_err(|error| Failure(error.to_string()))?;
+        let host = saved.host();
+        let host = host.map_err(|error| Failure(format!("can't use the saved plan: {error}")))?;
         let goal = goal(saved.goal, host.as_ref())?;
         let mut kernel = Kernel::open(options.netns.as_deref())?;
         self.is_for_this_host(&mut kernel)?;

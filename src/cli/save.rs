@@ -33,7 +33,7 @@ impl Source {
         Ok(Self { topology, digest })
     }
 
-    /// What a saved plan says of itself. `netns` is `None` for one that asked no kernel.
+    /// What a saved plan says of itself, as far as the topology tells it.
     fn origin(&self, host: &Host) -> Origin {
         let node = host.node.as_ref();
         let node = node.and_then(|name| self.topology.nodes.get(name));
@@ -146,6 +146,10 @@ fn put(file: &Path, text: &str) -> io::Result<()> {
     // A link stays, and so does a device such as /dev/null, which a rename would replace.
     let file = match fs::canonicalize(file) {
         Ok(there) if !there.is_file() => return Err(io::Error::other("it's not a regular file")),
+        Ok(there) if !may_go(&there)? => {
+            let message = "what is there is no saved plan, and isn't overwritten";
+            return Err(io::Error::other(message));
+        }
         Ok(there) => there,
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
         Err(error) => return Err(error),
@@ -160,6 +164,12 @@ fn put(file: &Path, text: &str) -> io::Result<()> {
     beside.as_file().sync_all()?;
     beside.persist(file).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Whether a file may be overwritten: a plan, or nothing. Two names are easily swapped.
+fn may_go(file: &Path) -> io::Result<bool> {
+    let bytes = fs::read(file)?;
+    Ok(bytes.is_empty() || Saved::is_meant(&bytes))
 }
 
 /// A directory with the plan of each node that has changes.

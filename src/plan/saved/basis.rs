@@ -170,10 +170,14 @@ pub fn judge(planned: &Plan, rests_on: &Basis, now: &Plan, observed: &Observed) 
     let objects: BTreeSet<&Object> = was.keys().chain(is.keys()).collect();
     let in_the_way: BTreeSet<&Object> = now.conflicts.iter().map(|conflict| &conflict.on).collect();
     for object in objects.difference(&in_the_way) {
-        let list = |of: &BTreeMap<Object, Vec<Change>>| of.get(object).cloned().unwrap_or_default();
-        let (was, is) = (list(&was), list(&is));
-        for index in 0..was.len().max(is.len()) {
-            found.extend(difference(was.get(index), is.get(index)));
+        let (was, is) = (was.get(object), is.get(object));
+        let count = |list: Option<&Vec<&Change>>| list.map_or(0, Vec::len);
+        for index in 0..count(was).max(count(is)) {
+            let (was, is) = (
+                was.and_then(|l| l.get(index)),
+                is.and_then(|l| l.get(index)),
+            );
+            found.extend(difference(was.copied(), is.copied()));
         }
     }
     found.extend(rests_on.changed(&rests_on.again(observed)));
@@ -185,10 +189,10 @@ pub fn judge(planned: &Plan, rests_on: &Basis, now: &Plan, observed: &Observed) 
 }
 
 /// A key has several changes where the kernel has several routes of it.
-fn by_object(plan: &Plan) -> BTreeMap<Object, Vec<Change>> {
-    let mut map: BTreeMap<Object, Vec<Change>> = BTreeMap::new();
+fn by_object(plan: &Plan) -> BTreeMap<Object, Vec<&Change>> {
+    let mut map: BTreeMap<Object, Vec<&Change>> = BTreeMap::new();
     for change in &plan.changes {
-        map.entry(change.object()).or_default().push(change.clone());
+        map.entry(change.object()).or_default().push(change);
     }
     map
 }

@@ -77,6 +77,27 @@ pub struct Origin {
     pub topology_digest: Option<String>,
 }
 
+impl Origin {
+    /// That nothing in it says more than it should, on a terminal or in a comment.
+    fn check(&self) -> Result<(), Unfit> {
+        if humantime::parse_rfc3339(&self.made).is_err() {
+            return Err(shape(format!("{:?} is no RFC 3339 time", self.made)));
+        }
+        if self
+            .topology_digest
+            .as_deref()
+            .is_some_and(|digest| !is_digest(digest))
+        {
+            return Err(shape("its topology_digest is none"));
+        }
+        let mut names = [&self.host, &self.netns].into_iter().flatten();
+        match names.find(|name| name.chars().any(char::is_control)) {
+            Some(name) => Err(shape(format!("{name:?} holds control characters"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What a plan leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -243,14 +264,9 @@ impl Saved {
         if self.state_digest != state_digest(&plan.changes, &self.rests_on)? {
             return Err(shape("its state_digest isn't of its state"));
         }
-        let origin = [
-            Some(&self.origin.made),
-            self.origin.host.as_ref(),
-            self.origin.netns.as_ref(),
-        ];
+        self.origin.check()?;
         let reasons = plan.changes.iter().filter_map(Change::why);
-        let words = origin.into_iter().flatten().chain(&plan.warnings);
-        let mut words = words.map(String::as_str).chain(reasons);
+        let mut words = plan.warnings.iter().map(String::as_str).chain(reasons);
         // All of them are printed.
         match words.find(|text| text.chars().any(char::is_control)) {
             Some(text) => Err(shape(format!("{text:?} holds control characters"))),
@@ -294,6 +310,11 @@ pub fn sha256(bytes: &[u8]) -> String {
     let digits = Sha256::digest(bytes);
     let digits = digits.iter().map(|byte| format!("{byte:02x}"));
     format!("sha256:{}", digits.collect::<String>())
+}
+
+fn is_digest(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:");
+    digits.is_some_and(|digits| digits.chars().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn value(of: impl Serialize) -> Result<Value, Unfit> {

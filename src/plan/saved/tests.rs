@@ -240,10 +240,7 @@ fn what_is_wrong_has_a_name() {
             "its tunnelform_saved_plan is 2, and this release knows 1",
         ),
         (
-            edited(
-                &format!("version\":\"{VERSION}\""),
-                "version\":\"99.0.0\"",
-            ),
+            edited(&format!("version\":\"{VERSION}\""), "version\":\"99.0.0\""),
             "tunnelform \"99.0.0\" made it",
         ),
         (edited("{", "{,"), "line 1 column 2"),
@@ -265,8 +262,16 @@ fn what_is_wrong_has_a_name() {
             "its state_digest isn't of its state",
         ),
         (
-            forged("/origin/made", json!("\u{1b}[2J")),
+            forged("/origin/host", json!("\u{1b}[2J")),
             "holds control characters",
+        ),
+        (
+            forged("/origin/made", json!("<b>")),
+            "\"<b>\" is no RFC 3339 time",
+        ),
+        (
+            forged("/origin/topology_digest", json!("sha256:<b>")),
+            "its topology_digest is none",
         ),
         (
             forged("/origin", json!({"made": "x", "mode": 1})),
