@@ -14,6 +14,9 @@ use super::{
     Failure, Output, Result, Terminal, print, print_json, require_privilege, tell_of_daemon,
 };
 
+/// How many differences an error lists; a machine gets all of them.
+const MOST_LISTED: usize = 20;
+
 /// Reads a saved plan. `name` is its file's.
 pub(super) fn read(name: &str, bytes: &[u8]) -> std::result::Result<(Saved, Plan), Failure> {
     Saved::read(bytes)
@@ -71,8 +74,9 @@ impl CarryOut<'_> {
 
     fn stale(&self, found: Vec<String>) -> std::result::Result<Failure, Failure> {
         let failure = Failure(format!(
-            "the plan is stale: this host is not as it was when the plan was made. Nothing was changed; make a new plan\n  {}",
-            found.join("\n  ")
+            "the plan is stale: this host is not as it was when the plan was made. Nothing was changed; make a new \
+             plan\n{}",
+            listed(&found)
         ));
         if self.options.output == Output::Json {
             let mut document = self.document(false, &self.planned);
@@ -151,6 +155,14 @@ impl CarryOut<'_> {
     }
 }
 
+/// The first of them, a line each.
+fn listed(found: &[String]) -> String {
+    let lines = found.iter().take(MOST_LISTED).map(|one| format!("  {one}"));
+    let more = found.len().saturating_sub(MOST_LISTED);
+    let more = (more > 0).then(|| format!("  … and {more} more"));
+    lines.chain(more).collect::<Vec<_>>().join("\n")
+}
+
 fn goal(purpose: Purpose, host: Option<&Host>) -> std::result::Result<Goal<'_>, Failure> {
     match (purpose, host) {
         (Purpose::Apply, Some(host)) => Ok(Goal::Host(host)),
@@ -174,4 +186,17 @@ fn is_namespace(origin: &Origin, here: Option<&String>) -> std::result::Result<(
         words(origin.netns.as_ref()),
         words(here)
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_LISTED, listed};
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let found = vec!["x".to_owned(); MOST_LISTED];
+        assert_eq!(listed(&found).lines().count(), MOST_LISTED);
+        let more = [found, vec!["y".into(), "y".into()]].concat();
+        assert!(listed(&more).ends_with("\n  x\n  … and 2 more"));
+    }
 }

@@ -111,12 +111,8 @@ pub(super) fn save_offline(
 ) -> Result<(), Failure> {
     let basis = match against {
         Against::Empty => Basis::default(),
-        Against::Captured(_) => {
-            // The captured ways are worked out of the routes, which the kernel may do otherwise.
-            let mut observed = look.observed.clone();
-            observed.paths.clear();
-            Basis::of(&look.plan, &observed)
-        }
+        // The captured ways are worked out of the routes, which the kernel may do otherwise.
+        Against::Captured(_) => Basis::of(&look.plan, &look.observed).without_ways(),
     };
     let topology = Some(&host.topology);
     let origin = source.origin(host);

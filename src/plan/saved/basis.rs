@@ -48,8 +48,7 @@ struct PathFact {
 }
 
 impl Basis {
-    /// What a plan rests on. A way that wasn't observed, as on a host that was captured, is none of it: what follows
-    /// from it is in the changes.
+    /// What a plan rests on.
     pub fn of(plan: &Plan, observed: &Observed) -> Self {
         let changed: BTreeSet<Object> = plan.changes.iter().map(Change::object).collect();
         let mut asked = Self::default();
@@ -61,6 +60,12 @@ impl Basis {
             .devices
             .retain(|name, _| !changed.contains(&Object::Tunnel(*name)));
         asked.again(observed)
+    }
+
+    /// Without the kernel's ways, where no kernel was asked. What follows from them is in the changes.
+    pub fn without_ways(mut self) -> Self {
+        self.paths.clear();
+        self
     }
 
     fn ask_for(&mut self, change: &Change, observed: &Observed) {
