@@ -262,55 +262,97 @@ pub fn apply(
     on_refusal: OnRefusal,
     witness: &mut impl Witness,
 ) -> Result<Pass, Error> {
-    let mut run = Run {
+    let run = Run {
         goal,
         terms,
         on_refusal,
+        most_rounds: ROUNDS,
         undo: Undo::default(),
         rounds: Vec::new(),
     };
-    let end = run.carry_out(kernel, witness);
-    let touched = !run.undo.is_empty();
-    let (left, broken) = match end {
-        Ok(left) => (left, None),
-        Err(error) if touched && on_refusal == OnRefusal::Stop => (Plan::default(), Some(error)),
-        Err(error) => return Err(error),
-    };
-    let whole = left.is_empty() && broken.is_none();
-    let taken_back = match on_refusal {
-        OnRefusal::Stop if touched && !whole => Some(take_back(kernel, &run.undo, terms.protocol)),
-        OnRefusal::Stop | OnRefusal::GoOn => None,
-    };
-    if let Some(taken_back) = &taken_back {
-        run.rounds
-            .iter_mut()
-            .for_each(|round| taken_back.mark(round));
-    }
-    Ok(Pass {
-        rounds: run.rounds,
-        left,
-        broken,
-        taken_back,
-    })
+    run.finish(kernel, None, witness)
 }
 
+/// As [`apply`], but carries out the plan that was found, and no other.
+///
+/// # Errors
+/// As of [`apply`].
+pub fn carry_out(
+    kernel: &mut Kernel,
+    goal: Goal,
+    terms: &Terms,
+    on_refusal: OnRefusal,
+    found: Look,
+    witness: &mut impl Witness,
+) -> Result<Pass, Error> {
+    let run = Run {
+        goal,
+        terms,
+        on_refusal,
+        most_rounds: 1,
+        undo: Undo::default(),
+        rounds: Vec::new(),
+    };
+    run.finish(kernel, Some(found), witness)
+}
 struct Run<'a> {
     goal: Goal<'a>,
     terms: &'a Terms,
     on_refusal: OnRefusal,
+    most_rounds: usize,
     undo: Undo,
     rounds: Vec<Round>,
 }
 
 impl Run<'_> {
+    /// The whole of it, or nothing.
+    fn finish(
+        mut self,
+        kernel: &mut Kernel,
+        found: Option<Look>,
+        witness: &mut impl Witness,
+    ) -> Result<Pass, Error> {
+        let end = self.carry_out(kernel, found, witness);
+        let touched = !self.undo.is_empty();
+        let (left, broken) = match end {
+            Ok(left) => (left, None),
+            Err(error) if touched && self.on_refusal == OnRefusal::Stop => {
+                (Plan::default(), Some(error))
+            }
+            Err(error) => return Err(error),
+        };
+        let whole = left.is_empty() && broken.is_none();
+        let taken_back = match self.on_refusal {
+            OnRefusal::Stop if touched && !whole => {
+                Some(take_back(kernel, &self.undo, self.terms.protocol))
+            }
+            OnRefusal::Stop | OnRefusal::GoOn => None,
+        };
+        if let Some(taken_back) = &taken_back {
+            self.rounds
+                .iter_mut()
+                .for_each(|round| taken_back.mark(round));
+        }
+        Ok(Pass {
+            rounds: self.rounds,
+            left,
+            broken,
+            taken_back,
+        })
+    }
+
     /// Until nothing is left to do, or nothing more can be done. What is left.
     fn carry_out(
         &mut self,
         kernel: &mut Kernel,
+        mut found: Option<Look>,
         witness: &mut impl Witness,
     ) -> Result<Plan, Error> {
         loop {
-            let found = look(kernel, self.goal, self.terms, false)?;
+            let found = match found.take() {
+                Some(found) => found,
+                None => look(kernel, self.goal, self.terms, false)?,
+            };
             let over = self.is_over(&found.plan);
             if self.rounds.is_empty() || !over {
                 witness.sees(&found);
@@ -345,7 +387,7 @@ impl Run<'_> {
             || !plan.cuts.is_empty()
             || stands
             || self.rounds.last().is_some_and(Round::is_incomplete)
-            || self.rounds.len() == ROUNDS
+            || self.rounds.len() == self.most_rounds
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tunnelform");
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "validate",
     "apply",
     "destroy",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 14] = [
     "watch",
     "doctor",
     "diff",
+    "show",
     "render",
     "graph",
     "export",

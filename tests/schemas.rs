@@ -89,6 +89,11 @@ fn plan_schema_is_current() {
     is_current("plan", "plan.schema.json");
 }
 
+#[test]
+fn saved_plan_schema_is_current() {
+    is_current("saved-plan", "saved-plan.schema.json");
+}
+
 /// The properties without a description, by their path.
 fn undescribed(schema: &Value, path: &str, found: &mut Vec<String>) {
     if let Some(Value::Object(properties)) = schema.get("properties") {
@@ -120,6 +125,7 @@ fn every_key_has_a_description() {
         "topology",
         "plan",
         "fleet-plan",
+        "saved-plan",
         "state",
         "probe",
         "watch-status",
@@ -324,6 +330,22 @@ fn plans_of_the_examples_fit_their_schema() {
         })
         .collect();
     assert_eq!(planned, expected.map(|(n, c)| (n.to_owned(), c)).into());
+}
+
+/// A plan on file, of a host that has something already.
+#[test]
+fn a_saved_plan_fits_its_schema() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let file = directory.path().join("plan.json").display().to_string();
+    let example = "examples/router.yaml";
+    for against in [&["--against", "empty"][..], &[]] {
+        let save = [&["apply", "--dry-run", "--out", &file, example], against].concat();
+        printed(&save);
+        let text = std::fs::read_to_string(&file).expect("a plan was saved");
+        let saved: Value = serde_json::from_str(&text).expect("a plan is JSON");
+        fits(&validator("saved-plan"), &saved, &file);
+        fits(&validator("topology"), &saved["topology"], &file);
+    }
 }
 
 /// How many changes each node of each example has that is for a fleet.

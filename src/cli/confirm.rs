@@ -7,9 +7,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tunnelform::kernel::{Kernel, NamespaceId};
 use tunnelform::trial::{self, Unconfirmed};
 
-use super::{
-    DONE, FAILED, Failure, Result, Terminal, apply, complain, note, print, require_privilege,
-};
+use super::outcome::tell_of_return;
+use super::{DONE, FAILED, Failure, Result, Terminal, complain, note, print, require_privilege};
 
 /// Keep the change that `apply --confirm-within` has made.
 #[derive(Args)]
@@ -60,7 +59,7 @@ impl Rollback {
         let mut kernel = Kernel::open(self.place.netns.as_deref())?;
         let (topology, taken_back) = trial::roll_back(&mut kernel)?;
         if !taken_back.is_complete() {
-            return Ok(apply::tell_of_return(&taken_back, terminal));
+            return Ok(tell_of_return(&taken_back, terminal));
         }
         print(&format!(
             "The change of {topology} is taken back, and the host is as before.\n"

@@ -4,20 +4,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tunnelform::desired::desired;
-use tunnelform::plan::{Plan, Style, Terms};
+use tunnelform::plan::{Plan, Terms};
 use tunnelform::state::{Desired, InterfaceName, Observed, State};
 use tunnelform::topology::{Fleet, Host, Name, Topology};
 
 use super::apply::terms;
-use super::input::{Input, counted, no_such_node};
+use super::input::{Input, no_such_node};
+use super::markdown::{Form, markdown};
 use super::offline::{
-    NodePlan, Totals, bare, on_paper, print_json, print_text, summary, unknowable, unmet,
-    with_devices_of,
+    NodePlan, bare, on_paper, print_json, print_text, unknowable, unmet, with_devices_of,
 };
-use super::{CHANGES, DONE, Failure, Result, Terminal, print, warn};
-
-/// What a comment on a pull request may hold; GitHub takes 65,536 characters.
-const MOST_MARKDOWN: usize = 60_000;
+use super::{CHANGES, DONE, Failure, Result, Terminal, warn};
 
 /// Show what a change of the file changes on each node. Needs no root, no kernel and no host.
 ///
@@ -50,18 +47,6 @@ pub(super) struct Diff {
     detailed_exitcode: bool,
 }
 
-/// The form of the output.
-#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Form {
-    /// For people.
-    #[default]
-    Text,
-    /// For machines: one document.
-    Json,
-    /// For a comment on a pull request.
-    Markdown,
-}
-
 impl Diff {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         let (old, new) = self.read(terminal)?;
@@ -89,7 +74,7 @@ impl Diff {
         let totals = match self.output {
             Form::Text => print_text(plans, terminal.style())?,
             Form::Json => print_json(new.name.as_str(), plans)?,
-            Form::Markdown => markdown(plans, &self.old_name(), &self.new.display().to_string())?,
+            Form::Markdown => markdown(plans, &self.heading())?,
         };
         match totals.failure() {
             Some(failure) => Err(failure),
@@ -116,11 +101,11 @@ impl Diff {
         }
     }
 
-    fn old_name(&self) -> String {
-        Input {
+    fn heading(&self) -> String {
+        let old = Input {
             file: self.old.clone(),
-        }
-        .name()
+        };
+        format!("{} → {}\n\n", old.name(), self.new.display())
     }
 
     /// The nodes to compare, in the order of their names; `None` is the one host of a topology without nodes.
@@ -202,72 +187,4 @@ fn holding(state: State, other: &State) -> Observed {
     }
     observed.state = state;
     observed
-}
-
-/// A table of the nodes that change, and each one's plan folded away.
-fn markdown(
-    plans: impl Iterator<Item = NodePlan>,
-    old: &str,
-    new: &str,
-) -> std::result::Result<Totals, Failure> {
-    let mut totals = Totals::default();
-    let mut table = String::new();
-    let mut details = String::new();
-    let mut left_out = 0;
-    for node in plans {
-        totals.add(&node);
-        let (counts, text) = match &node.plan {
-            Ok(plan) if plan.is_empty() && plan.conflicts.is_empty() => continue,
-            Ok(plan) => (plan.counts(), plan.text(Style { color: false })),
-            Err(error) => (Default::default(), error.clone()),
-        };
-        let row = format!(
-            "| {} | {} | {} | {} | {} |\n",
-            node.node, counts.create, counts.update, counts.replace, counts.delete
-        );
-        let block = format!(
-            "<details><summary>{}</summary>\n\n```diff\n{}\n```\n\n</details>\n",
-            node.node,
-            as_diff(&text)
-        );
-        if table.len() + row.len() + details.len() + block.len() > MOST_MARKDOWN {
-            left_out += 1;
-            continue;
-        }
-        table += &row;
-        details += &block;
-    }
-    let mut text = format!("### tunnelform: {old} → {new}\n\n");
-    if table.is_empty() && left_out == 0 {
-        text += "No node changes.\n";
-    } else {
-        text +=
-            "| node | create | change | replace | delete |\n| --- | ---: | ---: | ---: | ---: |\n";
-        text += &table;
-        if left_out > 0 {
-            text += &format!(
-                "\n… and {}: too much for a comment.\n",
-                counted(left_out, "more node")
-            );
-        }
-        text += &format!("{}\n\n{details}", summary(&totals));
-    }
-    print(&text)?;
-    Ok(totals)
-}
-
-/// With the sign in the first column, where a diff is coloured by it.
-fn as_diff(text: &str) -> String {
-    let lines = text.trim_end().lines().map(|line| {
-        let (sign, rest) = match line.get(..3) {
-            Some("  +") => ("+", &line[3..]),
-            Some("  -") => ("-", &line[3..]),
-            Some("  ~") => ("!", &line[3..]),
-            Some("-/+") => ("!", line),
-            _ => ("", line),
-        };
-        // Nothing in a plan may end the block.
-        format!("{sign}{}", rest.replace("```", "'''"))
-    });
-    lines.collect::<Vec<_>>().join("\n")
 }

@@ -28,6 +28,8 @@ enum Of {
     Plan,
     /// What `apply --all-nodes` and `diff` print with `--output json`.
     FleetPlan,
+    /// What `apply --dry-run --out` writes.
+    SavedPlan,
     /// What `export --state` prints.
     State,
     /// What `probe --output json` prints.
@@ -66,6 +68,7 @@ impl Schema {
             Of::Topology => print_json(&Topology::schema())?,
             Of::Plan => print_json(&plan::schema())?,
             Of::FleetPlan => print_json(&plan::fleet_schema())?,
+            Of::SavedPlan => print_json(&plan::saved_schema())?,
             Of::State => print_json(&capture::schema())?,
             Of::Probe => print_json(&probe::schema())?,
             Of::WatchStatus => print_json(&watch::status_schema())?,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use tunnelform::kernel::{Extent, Kernel};
+use tunnelform::plan::Saved;
 use tunnelform::source::{Problems, Severity};
 use tunnelform::state::Observed;
 use tunnelform::topology::{Fleet, Host, Name, Parsed, Topology};
@@ -53,13 +54,27 @@ impl Input {
 
     /// Reads the topology; shows what is wrong with it.
     pub(super) fn topology(&self, terminal: &Terminal) -> Result<Topology, Failure> {
-        match self.parse() {
+        self.topology_of(self.read()?, terminal)
+    }
+
+    /// The topology in files that were read; shows what is wrong with it.
+    pub(super) fn topology_of(
+        &self,
+        files: Vec<(String, Vec<u8>)>,
+        terminal: &Terminal,
+    ) -> Result<Topology, Failure> {
+        let name = self.name();
+        if files.iter().any(|(_, bytes)| Saved::is_meant(bytes)) {
+            return Err(Failure(format!(
+                "{name} is a saved plan and no topology: `tunnelform apply` carries it out, `tunnelform show` shows it"
+            )));
+        }
+        match Topology::parse_files(&name, files) {
             Ok(Parsed { topology, warnings }) => {
                 show(&warnings, terminal);
                 Ok(topology)
             }
-            Err(Unusable::Unreadable(failure)) => Err(failure),
-            Err(Unusable::Wrong(problems)) => {
+            Err(problems) => {
                 show(&problems, terminal);
                 Err(Failure(tally(&problems)))
             }
@@ -148,14 +163,16 @@ impl NodeChoice {
     /// What the topology has for this host.
     pub(super) fn host(&self, topology: &Topology, kernel: &mut Kernel) -> Result<Host, Failure> {
         self.host_among(topology, || {
-            let observed = kernel.observe(&Extent {
-                protocol: Some(topology.route_protocol.0),
-                own_protocol: topology.route_protocol.0,
-                paths: Default::default(),
-                counters: false,
-            })?;
-            Ok(addresses(&observed))
+            addresses_here(kernel, topology.route_protocol.0)
         })
+    }
+
+    /// The node that somebody says this host is: the flag, else the environment.
+    pub(super) fn said(&self) -> Result<Option<Name>, Failure> {
+        match &self.node {
+            Some(name) => Ok(Some(name.clone())),
+            None => said_by_environment(),
+        }
     }
 
     /// What the topology has for the host that was observed elsewhere.
@@ -204,13 +221,39 @@ pub(super) fn no_such_node(fleet: &Fleet, name: &Name) -> Failure {
     })
 }
 
-fn candidates(names: &[&str]) -> String {
+/// What `nodes` are called, some of many.
+pub(super) fn candidates(names: &[&str]) -> String {
     let shown = names.iter().take(MOST_NAMED).copied().collect::<Vec<_>>();
     let more = names.len().saturating_sub(MOST_NAMED);
     match more {
         0 => format!("the nodes are {}", shown.join(", ")),
         more => format!("the nodes are {} and {more} more", shown.join(", ")),
     }
+}
+
+/// The addresses of this host.
+pub(super) fn addresses_here(kernel: &mut Kernel, protocol: u8) -> Result<Vec<IpAddr>, Failure> {
+    let observed = kernel.observe(&Extent {
+        protocol: Some(protocol),
+        own_protocol: protocol,
+        paths: Default::default(),
+        counters: false,
+    })?;
+    Ok(addresses(&observed))
+}
+
+/// What this host is called, and the first label of that.
+pub(super) fn hostnames() -> [String; 2] {
+    let uname = rustix::system::uname();
+    let hostname = uname.nodename().to_string_lossy().into_owned();
+    let short = hostname.split('.').next().unwrap_or_default().to_owned();
+    [hostname, short]
+}
+
+fn said_by_environment() -> Result<Option<Name>, Failure> {
+    let said = std::env::var_os("TUNNELFORM_NODE").filter(|name| !name.is_empty());
+    let name = said.map(|name| name.to_string_lossy().parse()).transpose();
+    name.map_err(|error| Failure(format!("TUNNELFORM_NODE: {error}")))
 }
 
 fn addresses(observed: &Observed) -> Vec<IpAddr> {
@@ -227,19 +270,13 @@ fn this_node(
     topology: &Topology,
     addresses: impl FnOnce() -> Result<Vec<IpAddr>, Failure>,
 ) -> Result<Name, Failure> {
-    if let Some(name) = std::env::var_os("TUNNELFORM_NODE").filter(|name| !name.is_empty()) {
-        let name = name.to_string_lossy();
-        return name
-            .parse()
-            .map_err(|error| Failure(format!("TUNNELFORM_NODE: {error}")));
+    if let Some(name) = said_by_environment()? {
+        return Ok(name);
     }
-    let uname = rustix::system::uname();
-    let hostname = uname.nodename().to_string_lossy();
-    let short = hostname.split('.').next().unwrap_or_default();
-    let known = [&*hostname, short];
-    if let Some((name, _)) = known
+    let [hostname, short] = hostnames();
+    if let Some((name, _)) = [&hostname, &short]
         .into_iter()
-        .find_map(|name| topology.nodes.get_key_value(name))
+        .find_map(|name| topology.nodes.get_key_value(name.as_str()))
     {
         return Ok(name.clone());
     }

@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, what goes to which stream. One file a subcommand.
 
 mod apply;
+mod carry_out;
 mod confirm;
 mod diff;
 mod doctor;
@@ -8,10 +9,15 @@ mod export;
 mod generate;
 mod graph;
 mod input;
+mod make;
+mod markdown;
 mod offline;
 mod operator;
+mod outcome;
 mod probe;
 mod render;
+mod save;
+mod show;
 mod status;
 mod validate;
 mod watch;
@@ -58,6 +64,7 @@ Examples:
   tunnelform probe hq.yaml            ask the peers whether they are there
   tunnelform watch hq.yaml            keep it so, as a daemon
   tunnelform destroy hq.yaml          take it all away again
+  tunnelform apply plan.json          carry out the plan that `apply --dry-run --out` has saved
   tunnelform diff old.yaml new.yaml   show what a change of the file changes on each node
   tunnelform graph fleet.yaml         draw it
 
@@ -97,6 +104,7 @@ enum Command {
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Diff(diff::Diff),
+    Show(show::Show),
     Render(render::Render),
     Graph(graph::Graph),
     Export(export::Export),
@@ -173,6 +181,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Watch(command) => command.run(),
         Command::Doctor(command) => command.run(&terminal),
         Command::Diff(command) => command.run(&terminal),
+        Command::Show(command) => command.run(&terminal),
         Command::Render(command) => command.run(&terminal),
         Command::Graph(command) => command.run(&terminal),
         Command::Export(command) => command.run(&terminal),

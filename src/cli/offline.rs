@@ -18,6 +18,7 @@ use tunnelform::state::{
 use tunnelform::topology::{Fleet, Host, Name, Topology};
 
 use super::input::{read_file, show, tally};
+use super::save::{Directory, Source};
 use super::{Failure, Terminal, print};
 
 /// What stands for a host that has nothing.
@@ -175,30 +176,37 @@ pub(super) fn with_devices_of(mut host: Observed, state: &State) -> Observed {
     host
 }
 
-/// The plan of every node, one after the other.
+/// The plan of every node, one after the other; saved, too, where there's a directory for it.
 pub(super) fn plans<'a>(
     fleet: &'a Fleet<'a>,
-    topology: &'a Topology,
+    source: &'a Source,
     against: &'a Against,
     terms: &'a Terms,
+    out: Option<&'a Directory>,
     terminal: &'a Terminal,
 ) -> impl Iterator<Item = NodePlan> + 'a {
     let one = fleet.names().len() == 0;
     let hosts = fleet.names().map(Some).chain(one.then_some(None));
     hosts.filter_map(move |name| {
         let host = fleet.host(name)?;
+        let host = match out {
+            Some(_) => host.written_out(),
+            None => host,
+        };
+        let node = name.map_or_else(|| source.topology.name.to_string(), Name::to_string);
         let plan = against
             .state_of(&host, terminal)
-            .map(|observed| plan(&host, topology, observed, terms).plan)
-            .map_err(|Failure(message)| message)
-            .and_then(|plan| match plan.unmet.is_empty() {
-                true => Ok(plan),
-                false => Err(unmet(&plan.unmet)),
-            });
-        Some(NodePlan {
-            node: name.map_or_else(|| topology.name.to_string(), Name::to_string),
-            plan,
-        })
+            .map(|observed| plan(&host, &source.topology, observed, terms))
+            .and_then(|look| match look.plan.unmet.is_empty() {
+                true => Ok(look),
+                false => Err(Failure(unmet(&look.plan.unmet))),
+            })
+            .and_then(|look| {
+                let saved = out.map(|out| out.save(&node, (source, &host), against, &look, terms));
+                saved.transpose().map(|_| look.plan)
+            })
+            .map_err(|Failure(message)| message);
+        Some(NodePlan { node, plan })
     })
 }
 

@@ -192,23 +192,7 @@ impl Document {
 impl ChangeDocument {
     /// A change, and what became of it.
     pub fn new(change: &Change, outcome: &Outcome) -> Self {
-        let (before, after) = match change {
-            Change::Tunnel(name, delta) => {
-                let with_name = |value| keyed(&serde_json::json!({ "name": name }), value);
-                (
-                    with_name(json(delta.before())),
-                    with_name(json(delta.after())),
-                )
-            }
-            Change::Address(key, delta) => (
-                keyed(&json(key), json(delta.before())),
-                keyed(&json(key), json(delta.after())),
-            ),
-            Change::Route(key, delta) => (
-                keyed(&json(key), json(delta.before())),
-                keyed(&json(key), json(delta.after())),
-            ),
-        };
+        let (before, after) = change.values();
         let attributes = change
             .attributes()
             .into_iter()
@@ -224,6 +208,29 @@ impl ChangeDocument {
             effect: change.effect(),
             status: outcome.status,
             error: outcome.error.clone(),
+        }
+    }
+}
+
+impl Change {
+    /// The object with its key, as it is and as it will be; null where it isn't there.
+    pub(super) fn values(&self) -> (Value, Value) {
+        match self {
+            Self::Tunnel(name, delta) => {
+                let with_name = |value| keyed(&serde_json::json!({ "name": name }), value);
+                (
+                    with_name(json(delta.before())),
+                    with_name(json(delta.after())),
+                )
+            }
+            Self::Address(key, delta) => (
+                keyed(&json(key), json(delta.before())),
+                keyed(&json(key), json(delta.after())),
+            ),
+            Self::Route(key, delta) => (
+                keyed(&json(key), json(delta.before())),
+                keyed(&json(key), json(delta.after())),
+            ),
         }
     }
 }

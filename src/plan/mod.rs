@@ -11,6 +11,7 @@ mod in_place;
 mod model;
 mod obstacles;
 mod order;
+mod saved;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -21,7 +22,7 @@ mod undo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::state::{
     Address, AddressKey, AdminState, Desired, InterfaceName, Observed, Route, RouteKey, State,
@@ -34,15 +35,20 @@ pub use document::{
     ChangeDocument, Document, FleetDocument, NodeDocument, Outcome, Status, TakenBackDocument,
     fleet_schema, schema,
 };
+pub use saved::{
+    Basis, Origin, Purpose, Saved, Unfit, Verdict, judge, schema as saved_schema, sha256,
+};
 pub use text::{Style, unified_diff};
 pub use undo::Undo;
 
 /// Whose objects a plan may touch, and how far it goes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Terms {
     /// Whose tunnels.
     pub owner: Owner,
     /// The mark of routes, and of addresses outside tunnels.
+    #[serde(rename = "route_protocol")]
     pub protocol: u8,
     /// Take over what exists without our mark.
     pub adopt: bool,
@@ -289,7 +295,7 @@ pub struct Counts {
 }
 
 /// What a change does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// Create.

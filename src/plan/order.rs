@@ -19,6 +19,8 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     let early = Early::new(plan);
     let mut run = Run::new(plan, desired, observed);
 
+    let shaken = early.shaken(&run.plan.changes);
+    run.remove(|change| goes_along(change, &shaken));
     run.remove(|change| early.removes(change));
     let tunnels = in_tunnel_order(run.plan, observed, &early);
     run.put(tunnels);
@@ -176,7 +178,12 @@ impl<'a> Run<'a> {
                 !spoken_for.contains(key) && !model.state().addresses.contains_key(key)
             })
             .filter(|(key, to)| desired.contains_key(key) || !is_kernels_address(to.protocol))
-            .filter(|(key, _)| stands(model.state(), self.observed, key.device))
+            .filter(|(key, _)| {
+                let state = model.state();
+                // What is desired of a tunnel that is down is its addresses.
+                let ours = desired.contains_key(key) && state.tunnels.contains_key(&key.device);
+                ours || stands(state, self.observed, key.device)
+            })
             .map(|(key, to)| (*key, to.clone()))
             .collect()
     }
@@ -281,6 +288,17 @@ fn has_gateway(change: &Change) -> bool {
     }
 }
 
+/// Whether a route is to go that the kernel would drop by itself. It goes first: to delete one of metric 0 that is gone
+/// already deletes another metric's (`fib_table_delete` takes 0 for any), which may just have been put.
+fn goes_along(change: &Change, shaken: &BTreeSet<InterfaceName>) -> bool {
+    match change {
+        Change::Route(_, Delta::Delete { from, .. }) => {
+            from.devices().any(|device| shaken.contains(&device))
+        }
+        Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => false,
+    }
+}
+
 /// What has to go before anything is put: it holds endpoints, or a network, that something else wants.
 struct Early {
     endpoints: BTreeSet<Endpoints>,
@@ -308,6 +326,17 @@ impl Early {
             }
         }
         early
+    }
+
+    /// The devices that lose their routes early, with themselves or with an address.
+    fn shaken(&self, changes: &[Change]) -> BTreeSet<InterfaceName> {
+        let removed = changes.iter().filter(|change| self.removes(change));
+        let devices = removed.filter_map(|change| match change {
+            Change::Tunnel(name, _) => Some(*name),
+            Change::Address(key, _) => Some(key.device),
+            Change::Route(..) => None,
+        });
+        devices.collect()
     }
 
     fn removes(&self, change: &Change) -> bool {

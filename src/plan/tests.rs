@@ -533,6 +533,52 @@ fn a_forced_replacement_says_why_and_puts_back() {
 }
 
 #[test]
+fn a_replaced_tunnel_that_is_down_keeps_its_addresses() {
+    let addresses = [address("tun1", 1, 24, 0, PROTOCOL)];
+    let down = |tunnel: Tunnel| Tunnel {
+        state: AdminState::Down,
+        ..tunnel
+    };
+    let start = tunnel(1, Some(11), 0, OURS);
+    let start = state(&[("tun1", start)], &addresses, &[]);
+    let desired = down(tunnel(1, None, 0, OURS));
+    let desired = state(&[("tun1", desired)], &addresses, &[]);
+    let plan = plan_of(&desired, &start);
+    let moves: Vec<Action> = plan.changes.iter().map(Change::action).collect();
+    assert_eq!(moves, [Action::Replace, Action::Restore]);
+}
+
+#[test]
+fn a_route_goes_before_the_tunnel_that_would_take_it_along() {
+    let (key, value) = route(1, Some("tun1"), None, PROTOCOL);
+    let other = RouteKey { metric: 2, ..key };
+    let start = state(
+        &[("tun1", tunnel(1, Some(11), 0, OURS))],
+        &[],
+        &[(key, value.clone())],
+    );
+    let desired = state(
+        &[("tun1", tunnel(1, None, 0, OURS))],
+        &[],
+        &[(other, value)],
+    );
+    let plan = plan_of(&desired, &start);
+    let steps = plan.steps.iter();
+    let order: Vec<String> = steps
+        .map(|step| format!("{:?} {}", step.part, plan.changes[step.change]))
+        .collect();
+    assert_eq!(
+        order,
+        [
+            "Remove route 10.1.1.0/24",
+            "Remove tunnel tun1",
+            "Put tunnel tun1",
+            "Put route 10.1.1.0/24 metric 2",
+        ]
+    );
+}
+
+#[test]
 fn a_route_follows_its_source_address() {
     let old = [address("eth0", 1, 24, 0, PROTOCOL)];
     let new = [address("eth0", 2, 24, 0, PROTOCOL)];

@@ -204,7 +204,7 @@ impl Change {
     }
 }
 
-fn differences<T: serde::Serialize>(from: &T, to: &T) -> Vec<(String, Value, Value)> {
+pub(super) fn differences<T: serde::Serialize>(from: &T, to: &T) -> Vec<(String, Value, Value)> {
     let object = |value: &T| match serde_json::to_value(value) {
         Ok(Value::Object(object)) => object,
         _ => serde_json::Map::new(),
@@ -217,7 +217,7 @@ fn differences<T: serde::Serialize>(from: &T, to: &T) -> Vec<(String, Value, Val
         .collect()
 }
 
-fn show(value: &Value) -> String {
+pub(super) fn show(value: &Value) -> String {
     match value {
         Value::Null => "none".into(),
         Value::String(text) => {

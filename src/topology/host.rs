@@ -104,6 +104,11 @@ impl Host {
         topology
     }
 
+    /// The same host as it would be read from what [`Self::into_topology`] has written.
+    pub fn written_out(self) -> Self {
+        Self::new(self.node.clone(), self.into_topology())
+    }
+
     /// In the list of a tunnel that is down a route waits. One through several tunnels has no such list, and elsewhere
     /// the kernel would refuse it.
     fn can_be_written(&self, route: &PeerRoute) -> bool {

@@ -43,10 +43,16 @@ case "$method $url" in
 esac
 "#;
 
-/// `gh api` as the workflow calls it.
+/// `gh` as the workflows call it.
 const GH: &str = r#"#!/bin/bash
 set -euo pipefail
-[ "$GH_TOKEN" = secret ] && [ "$1" = api ]
+[ "$GH_TOKEN" = secret ]
+if [ "$1" = run ]; then
+    [ "$2 $4 $6 $8" = "download --repo --name --dir" ]
+    cp -r "$FORGE/artifacts/$7" "$9"
+    exit
+fi
+[ "$1" = api ]
 shift
 method=GET
 while [ $# -gt 0 ]; do
@@ -61,7 +67,13 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ "$method" = GET ]; then
-    for page in "$FORGE"/comments-*.json; do jq -r "$filter" "$page"; done
+    case $path in
+    */comments*) pages=("$FORGE"/comments-*.json) ;;
+    */commits/"$GITHUB_SHA"/pulls) pages=("$FORGE/pulls.json") ;;
+    */actions/artifacts\?name=*) pages=("$FORGE/artifacts.json") ;;
+    *) echo "gh: $path?" >&2; exit 2 ;;
+    esac
+    for page in "${pages[@]}"; do jq -r "$filter" "$page"; done
 else
     echo "$method $path" >>"$FORGE/requests"
     cp "$body" "$FORGE/body"
@@ -69,12 +81,12 @@ fi
 "#;
 
 /// The stand-ins, and what they have been told.
-struct Forge {
+pub(super) struct Forge {
     directory: tempfile::TempDir,
 }
 
 impl Forge {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory can be made");
         for (name, text) in [("curl", CURL), ("gh", GH), ("apt-get", "#!/bin/sh\n")] {
             write_program(directory.path().join("bin").join(name), text);
@@ -87,12 +99,12 @@ impl Forge {
         Self { directory }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// A page of the comments that there are already.
-    fn comments(&self, page: u32, comments: &serde_json::Value) {
+    pub(super) fn comments(&self, page: u32, comments: &serde_json::Value) {
         let path = self.path(&format!("comments-{page}.json"));
         write(path, &comments.to_string());
     }
@@ -108,7 +120,7 @@ impl Forge {
     }
 
     /// The requests that changed something, and the last one's text.
-    fn told(&self) -> (String, String) {
+    pub(super) fn told(&self) -> (String, String) {
         let read = |name| fs::read_to_string(self.path(name)).unwrap_or_default();
         (read("requests"), read("body"))
     }
@@ -133,15 +145,15 @@ fn repository(old: Option<&str>, new: &str) -> (Repository, String) {
     (repository, base)
 }
 
-fn yaml(path: &Path) -> Value {
+pub(super) fn yaml(path: &Path) -> Value {
     serde_yaml::from_str(&read(path)).expect("a pipeline is YAML")
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().expect("it is text").to_owned()
 }
 
-fn environment(value: &Value) -> BTreeMap<String, String> {
+pub(super) fn environment(value: &Value) -> BTreeMap<String, String> {
     let pairs = value.as_mapping().into_iter().flatten();
     pairs
         .map(|(name, value)| (text(name), text(value)))
@@ -149,7 +161,7 @@ fn environment(value: &Value) -> BTreeMap<String, String> {
 }
 
 #[track_caller]
-fn shellcheck(script: &str) {
+pub(super) fn shellcheck(script: &str) {
     let directory = tempfile::tempdir().expect("a directory can be made");
     let path = directory.path().join("script");
     write(&path, script);
@@ -176,15 +188,15 @@ fn pipelines_fit_their_schemas() {
 }
 
 /// A step of the workflow that is a script.
-struct Step {
-    name: String,
-    script: String,
+pub(super) struct Step {
+    pub(super) name: String,
+    pub(super) script: String,
     always: bool,
     environment: BTreeMap<String, String>,
 }
 
-fn steps(workflow: &Value) -> Vec<Step> {
-    let steps = workflow["jobs"]["plan"]["steps"].as_sequence();
+pub(super) fn steps(job: &Value) -> Vec<Step> {
+    let steps = job["steps"].as_sequence();
     let scripts = steps
         .expect("steps are a list")
         .iter()
@@ -221,7 +233,7 @@ fn the_workflow_trusts_nobody() {
         [("contents", "read"), ("pull-requests", "write")]
     );
     assert!(workflow["on"]["pull_request_target"].is_null());
-    let steps = steps(&workflow);
+    let steps = steps(&workflow["jobs"]["plan"]);
     assert_eq!(steps.len(), 4);
     for step in steps {
         assert!(!step.script.contains("${{"), "{}", step.name);
@@ -239,13 +251,23 @@ fn run_workflow(forge: &Forge, repository: &Repository) -> Option<(String, Ran)>
     // The checkout is the pull request as it would be merged.
     repository.git(["checkout", "--quiet", "--detach", "main"]);
     repository.git(["merge", "--quiet", "--no-ff", "--message=merge", "change"]);
-    let workflow = yaml(&github());
-    let shell = text(&workflow["jobs"]["plan"]["defaults"]["run"]["shell"]);
+    run_job(forge, repository, &yaml(&github()), "plan")
+}
+
+/// Runs a job's scripts as a runner does; answers the first that fails.
+pub(super) fn run_job(
+    forge: &Forge,
+    repository: &Repository,
+    workflow: &Value,
+    job: &str,
+) -> Option<(String, Ran)> {
+    let job = &workflow["jobs"][job];
+    let shell = text(&job["defaults"]["run"]["shell"]);
     assert_eq!(shell, "bash -euo pipefail {0}");
     let temporary = forge.path("runner");
     write(temporary.join("path"), "");
     let mut failed = None;
-    for step in steps(&workflow) {
+    for step in steps(job) {
         if failed.is_some() && !step.always {
             continue;
         }
@@ -258,12 +280,16 @@ fn run_workflow(forge: &Forge, repository: &Repository) -> Option<(String, Ran)>
             let value = match expression.as_str() {
                 "${{ github.token }}" => "secret",
                 "${{ github.event.pull_request.number }}" => "7",
+                "${{ secrets.TUNNELFORM_KEY }}" => "a key",
+                "${{ vars.TUNNELFORM_KNOWN_HOSTS }}" => "node-1 ssh-ed25519 AAAA",
                 other => panic!("what is {other}?"),
             };
             command.env(name, value);
         }
         command
+            .env("HOME", &temporary)
             .env("GITHUB_REPOSITORY", "o/r")
+            .env("GITHUB_SHA", repository.git(["rev-parse", "HEAD"]).trim())
             .env("GITHUB_PATH", temporary.join("path"))
             .env("GITHUB_STEP_SUMMARY", temporary.join("summary"))
             .env("RUNNER_TEMP", &temporary);
@@ -277,12 +303,12 @@ fn run_workflow(forge: &Forge, repository: &Repository) -> Option<(String, Ran)>
     failed
 }
 
-fn comment(id: u32, login: &str, body: &str) -> serde_json::Value {
+pub(super) fn comment(id: u32, login: &str, body: &str) -> serde_json::Value {
     serde_json::json!({"id": id, "user": {"login": login}, "body": body})
 }
 
 #[track_caller]
-fn passes(failed: Option<(String, Ran)>) {
+pub(super) fn passes(failed: Option<(String, Ran)>) {
     if let Some((name, ran)) = failed {
         panic!("{name}:\n{}", ran.said);
     }

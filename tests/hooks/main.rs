@@ -5,6 +5,7 @@
 
 mod ansible;
 mod ci;
+mod gitops;
 mod pre_commit;
 mod systemd;
 

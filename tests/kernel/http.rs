@@ -61,11 +61,6 @@ impl Door {
         daemon
     }
 
-    /// As `--listen` takes it.
-    pub fn address(&self) -> String {
-        format!("unix:{}", self.0)
-    }
-
     fn open(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.0).expect("it listens");
         stream

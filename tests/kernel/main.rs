@@ -13,6 +13,7 @@ mod export;
 mod failure;
 mod fleet;
 mod follow;
+mod gitops;
 mod http;
 mod kill;
 mod lock;
@@ -23,6 +24,7 @@ mod peers;
 mod probe;
 mod protect;
 mod random;
+mod saved;
 mod scale;
 mod seed;
 mod soak;
@@ -91,6 +93,8 @@ fn trials() -> Vec<Trial> {
             soak::trials(),
             trial::trials(),
             protect::trials(),
+            saved::trials(),
+            gitops::trials(),
         ]
     };
     match std::env::var(HALF).as_deref() {
