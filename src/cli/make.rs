@@ -12,7 +12,7 @@ use tunnelform::lock::Lock;
 use tunnelform::plan::{Document, Outcome, Plan, Style, Terms, Undo, unified_diff};
 use tunnelform::reconcile::{self, Goal, Look, Pass, Witness};
 use tunnelform::topology::Host;
-use tunnelform::trial::{self, Guarded, Unconfirmed};
+use tunnelform::trial::{self, Guarded, Heir, Unconfirmed};
 
 use super::operator;
 use super::outcome::{failures, in_the_way, made, taken_back, tell_of_return, unmet};
@@ -74,14 +74,25 @@ impl std::str::FromStr for Within {
     }
 }
 
-/// Shows each plan before it's carried out, and has a guardian keep the way back.
+/// Shows each plan before it's carried out, and has somebody keep the way back: a guardian for a change on trial, an heir
+/// while one is made that is to be whole or nothing.
 struct Stand<'a> {
     options: &'a Options,
     terminal: &'a Terminal,
     terms: &'a Terms,
     namespace: NamespaceId,
+    on_refusal: OnRefusal,
     shown: std::result::Result<(), Failure>,
     guarded: Option<Guarded>,
+    heir: Option<Heir>,
+}
+
+impl Stand<'_> {
+    fn dismiss(&mut self) {
+        if let Some(heir) = self.heir.take() {
+            heir.dismiss();
+        }
+    }
 }
 
 impl Witness for Stand<'_> {
@@ -93,11 +104,16 @@ impl Witness for Stand<'_> {
 
     fn will_touch(&mut self, undo: &Undo) -> std::result::Result<(), reconcile::Error> {
         let no_way_back = |error: trial::Error| reconcile::Error::NoWayBack(error.into());
+        let netns = self.options.netns.as_deref();
         let Some(within) = self.options.confirm_within else {
+            self.dismiss();
+            if self.on_refusal == OnRefusal::Stop {
+                let heir = Heir::leave(netns, self.terms, undo).map_err(no_way_back)?;
+                self.heir = Some(heir);
+            }
             return Ok(());
         };
         if self.guarded.is_none() {
-            let netns = self.options.netns.as_deref();
             let guarded = Guarded::begin(self.namespace, netns, self.terms, within.0);
             self.guarded = Some(guarded.map_err(no_way_back)?);
         }
@@ -182,15 +198,17 @@ impl Options {
             terminal,
             terms,
             namespace,
+            on_refusal,
             shown: Ok(()),
             guarded: None,
+            heir: None,
         };
-        let pass = match found {
-            Some(found) => {
-                reconcile::carry_out(kernel, goal, terms, on_refusal, found, &mut stand)?
-            }
-            None => reconcile::apply(kernel, goal, terms, on_refusal, &mut stand)?,
+        let made = match found {
+            Some(found) => reconcile::carry_out(kernel, goal, terms, on_refusal, found, &mut stand),
+            None => reconcile::apply(kernel, goal, terms, on_refusal, &mut stand),
         };
+        stand.dismiss();
+        let pass = made?;
         let Stand { shown, guarded, .. } = stand;
         let on_trial = self.end(guarded, &pass)?;
         drop(lock);

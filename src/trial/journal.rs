@@ -124,7 +124,7 @@ impl Journal {
 }
 
 impl Ended {
-    pub(super) fn new(journal: &Journal, reason: Reason, taken_back: &TakenBack) -> Self {
+    pub(super) fn new(topology: String, reason: Reason, taken_back: &TakenBack) -> Self {
         let left = match &taken_back.left {
             Ok(left) => {
                 let changes = left.changes.iter();
@@ -135,7 +135,7 @@ impl Ended {
         };
         Self {
             format_version: FORMAT_VERSION,
-            topology: journal.topology.clone(),
+            topology,
             time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             reason,
             complete: taken_back.is_complete(),

@@ -1,11 +1,14 @@
 //! A change on trial: unless somebody confirms it in time, it's taken back.
 //!
-//! What is needed for that is in a file under the run directory, and a process of its own waits: the connection, the
+//! What is needed for that is in a file under the run directory, and a process of its own ([`Guarded`]) waits: the connection, the
 //! terminal and the command that made the change may all be gone. The file decides: while it's there the change is on
 //! trial, and whoever removes it, holding the namespace's lock, has confirmed. A reboot forgets the file as it forgets
 //! what the kernel held.
+//!
+//! A change that isn't on trial has somebody behind it only while it's made ([`Heir`]).
 
 mod guardian;
+mod heir;
 mod journal;
 
 use std::fmt;
@@ -20,6 +23,7 @@ use crate::kernel::{self, Kernel, NamespaceId};
 use crate::lock::{self, Lock};
 use crate::reconcile::{self, TakenBack};
 pub use guardian::{Guarded, guard};
+pub use heir::Heir;
 use journal::Journal;
 pub use journal::{Ended, Reason};
 
@@ -155,7 +159,7 @@ pub fn roll_back(kernel: &mut Kernel) -> Result<(String, TakenBack), Error> {
 fn go_back(kernel: &mut Kernel, journal: &Journal, reason: Reason) -> Result<TakenBack, Error> {
     let namespace = kernel.namespace();
     let taken_back = reconcile::take_back(kernel, &journal.undo, journal.route_protocol);
-    Ended::new(journal, reason, &taken_back).write(namespace)?;
+    Ended::new(journal.topology.clone(), reason, &taken_back).write(namespace)?;
     Journal::remove(namespace)?;
     Ok(taken_back)
 }

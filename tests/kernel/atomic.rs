@@ -8,6 +8,8 @@ use crate::world::{Host, Run, Seen, TUNNELFORM, World, assert_same, run, trials,
 trials![
     refused,
     kept_going,
+    killed,
+    ended_by_a_signal,
     message_not_sent,
     answer_not_received,
     device_vanishes,
@@ -155,6 +157,55 @@ fn whole_or_nothing(calls: &str, error: &str) {
         "of {n} faults only {undone} came in the middle"
     );
     host.settled(&hq(AFTER));
+}
+
+/// SIGKILL at each message: somebody is left behind who takes back what was done.
+fn killed() {
+    let world = World::new();
+    let host = crowded(&world, &hq(BEFORE));
+    let before = without_numbers(host.seen());
+    let (mut undone, mut n) = (0, 0);
+    loop {
+        n += 1;
+        let inject = format!("inject=sendto,sendmsg:signal=KILL:when={n}");
+        // Without -f, so that the messages of who is left behind aren't counted.
+        let strace = [
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=sendto,sendmsg",
+            "-e",
+            &inject,
+        ];
+        let apply = [TUNNELFORM, "apply", "-", "--netns", &host.netns];
+        let run = run("strace", &[&strace[..], &apply].concat(), &hq(AFTER));
+        if run.code == 0 {
+            break;
+        }
+        assert_eq!(run.code, 128 + 9, "{run:?}");
+        // Its standard error is the run's, which is read to its end: it has ended, too.
+        undone += usize::from(run.stderr.contains("was taken back"));
+        assert_same(&without_numbers(host.seen()), &before);
+        assert!(n < MOST_SENDS, "no end after {n} kills");
+    }
+    assert!(undone >= 3, "of {n} kills only {undone} came in the middle");
+    host.settled(&hq(AFTER));
+}
+
+/// Ctrl-C, or a service manager's SIGTERM to the whole group, in the middle.
+fn ended_by_a_signal() {
+    let world = World::new();
+    let host = crowded(&world, &hq(BEFORE));
+    let before = without_numbers(host.seen());
+    for signal in ["INT", "TERM", "HUP"] {
+        let run = interrupted(&host, &hq(AFTER), IN_THE_MIDDLE, || {
+            let pattern = format!("^{TUNNELFORM} apply .*{}$", host.netns);
+            run("pkill", &[&format!("-{signal}"), "-f", &pattern], "").ok();
+        });
+        assert!(run.stderr.contains("was taken back"), "{run:?}");
+        assert_same(&without_numbers(host.seen()), &before);
+    }
 }
 
 fn message_not_sent() {
