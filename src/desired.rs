@@ -86,6 +86,7 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
     build.withdraw(host, &mut state);
     build.tunnels(&mut state);
     Desired {
+        too_large: build.too_large(&state),
         state,
         unmet: build.unmet,
     }
@@ -203,11 +204,33 @@ impl Build<'_> {
         }
     }
 
+    /// The tunnels whose fixed MTU is more than what is known of their outer path.
+    fn too_large(&self, state: &State) -> BTreeMap<InterfaceName, u32> {
+        let tunnels = self.topology.tunnels.iter().filter_map(|(name, tunnel)| {
+            let options = self.topology.tunnel(tunnel);
+            let Some(Mtu::Bytes(bytes)) = options.get(|t| &t.mtu) else {
+                return None;
+            };
+            let underlay = self.underlay_mtu(*name, &options, state)?;
+            let fits = underlay.saturating_sub(IPIP_OVERHEAD);
+            (bytes > fits).then_some((*name, fits))
+        });
+        tunnels.collect()
+    }
+
     /// What the outer path carries, less the outer header.
     fn automatic_mtu(&self, name: InterfaceName, options: &Effective, state: &State) -> u32 {
+        let underlay = self.underlay_mtu(name, options, state);
+        let underlay = underlay.unwrap_or(DEFAULT_UNDERLAY_MTU);
+        underlay
+            .saturating_sub(IPIP_OVERHEAD)
+            .clamp(*TUNNEL_MTU.start(), *TUNNEL_MTU.end())
+    }
+
+    fn underlay_mtu(&self, name: InterfaceName, options: &Effective, state: &State) -> Option<u32> {
         let remote = options.get(|t| &t.remote).and_then(|end| end.address());
         let local = self.locals.get(&name).copied();
-        let underlay = match options.get(|t| &t.device) {
+        match options.get(|t| &t.device) {
             Some(device) => state
                 .tunnels
                 .get(&device)
@@ -216,11 +239,7 @@ impl Build<'_> {
             None => remote
                 .and_then(|remote| self.path_mtu(name, remote, state))
                 .or_else(|| local.and_then(|local| self.device_mtu(self.device_with(local)?))),
-        };
-        let underlay = underlay.unwrap_or(DEFAULT_UNDERLAY_MTU);
-        underlay
-            .saturating_sub(IPIP_OVERHEAD)
-            .clamp(*TUNNEL_MTU.start(), *TUNNEL_MTU.end())
+        }
     }
 
     /// The MTU on the way to `remote`: by a route of ours that is about to be, if it's more specific than the kernel's.

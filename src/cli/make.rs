@@ -212,7 +212,7 @@ impl Options {
         let Stand { shown, guarded, .. } = stand;
         let on_trial = self.end(guarded, &pass)?;
         drop(lock);
-        let report = self.report_pass(&pass, wish, terminal);
+        let report = self.report_pass(&pass, wish, on_trial, terminal);
         let code = shown.and(report)?;
         match on_trial {
             Some(within) => self.ask(namespace, within, code, terminal),
@@ -293,7 +293,13 @@ impl Options {
         Ok(self.code(!plan.is_empty()))
     }
 
-    fn report_pass(&self, pass: &Pass, wish: &Wish, terminal: &Terminal) -> Result {
+    fn report_pass(
+        &self,
+        pass: &Pass,
+        wish: &Wish,
+        on_trial: Option<Duration>,
+        terminal: &Terminal,
+    ) -> Result {
         let Wish {
             terms, on_refusal, ..
         } = *wish;
@@ -316,6 +322,7 @@ impl Options {
                 }
                 let mut document = Document::new(terms.owner.as_str(), false, in_sync, &rounds);
                 document.errors = failures.clone();
+                document.on_trial_s = on_trial.map(|within| within.as_secs());
                 document.taken_back = pass.taken_back.as_ref().map(taken_back);
                 print_json(&document)?;
             }

@@ -345,5 +345,6 @@ pub(super) fn path(
         device,
         mtu: route.mtu.map_or(mtu, |route| route.min(mtu)),
         prefix_len: key.to.prefix_len(),
+        table: key.table,
     })
 }

@@ -61,7 +61,7 @@ pub fn plan_around(
     terms: &Terms,
     held: &BTreeSet<Object>,
 ) -> Around {
-    let Desired { state, unmet } = desired;
+    let Desired { state, unmet, .. } = desired;
     let diff::Difference {
         changes,
         withheld,
@@ -148,7 +148,7 @@ impl Absent {
             tunnels: BTreeSet::new(),
             missing: BTreeSet::new(),
         };
-        let Desired { state, unmet } = desired;
+        let Desired { state, unmet, .. } = desired;
         for name in state.tunnels.keys() {
             let object = Object::Tunnel(*name);
             let there = observed.devices.contains_key(name);

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use super::model::Model;
 use super::{Change, Cut, Delta, Plan};
 use crate::state::{
-    Address, AddressKey, InterfaceName, MAIN_TABLE, NextHop, Observed, Path, Route, RouteKey,
-    RouteType, State, Tunnel, prefixes,
+    Address, AddressKey, InterfaceName, MAIN_TABLE, NextHop, Observed, Route, RouteKey, RouteType,
+    State, Tunnel, prefixes,
 };
 
 /// Whether changes may touch the way to one of the addresses, so that it's worth to know every route.
@@ -62,9 +62,8 @@ fn is_local(state: &State, address: IpAddr) -> bool {
 fn redirected(plan: &Plan, observed: &Observed, after: &State, ward: IpAddr) -> Option<String> {
     // What can't be reached now can't be cut.
     let path = observed.paths.get(&ward)?;
-    let table = table_of(&observed.state, ward, path);
-    let before = way(&observed.state, table, ward)?;
-    let Some(then) = way(after, table, ward) else {
+    let before = way(&observed.state, path.table, ward)?;
+    let Some(then) = way(after, path.table, ward) else {
         return Some(format!("its way ({before}) goes"));
     };
     if then != before {
@@ -99,22 +98,6 @@ impl std::fmt::Display for Way {
             format!("{}{}", via.unwrap_or_default(), device.unwrap_or_default())
         });
         f.write_str(&hops.collect::<Vec<_>>().join(", "))
-    }
-}
-
-/// The table in which the kernel found its way, by the prefix that it took and the device.
-fn table_of(state: &State, ward: IpAddr, path: &Path) -> u32 {
-    let tables: BTreeSet<u32> = state.routes.keys().map(|key| key.table).collect();
-    let fits = |table: &u32| {
-        let routes = longest(state, *table, ward);
-        routes.is_some_and(|(key, route)| {
-            key.to.prefix_len() == path.prefix_len && route.devices().any(|on| on == path.device)
-        })
-    };
-    let other = tables.iter().copied().find(fits);
-    match fits(&MAIN_TABLE) {
-        true => MAIN_TABLE,
-        false => other.unwrap_or(MAIN_TABLE),
     }
 }
 

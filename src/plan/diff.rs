@@ -28,6 +28,7 @@ pub(super) fn diff(
     let Desired {
         state: desired,
         unmet,
+        ..
     } = desired;
     let mut diff = Diff {
         desired,

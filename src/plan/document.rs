@@ -37,6 +37,8 @@ pub struct Document {
     pub warnings: Vec<String>,
     /// What became of what was done before something went wrong; null: nothing was taken back.
     pub taken_back: Option<TakenBackDocument>,
+    /// Seconds until the change is taken back unless it's confirmed; null: it isn't on trial.
+    pub on_trial_s: Option<u64>,
     /// What went wrong apart from a change of its own.
     pub errors: Vec<String>,
 }
@@ -171,6 +173,7 @@ impl Document {
             cuts: Vec::new(),
             warnings: Vec::new(),
             taken_back: None,
+            on_trial_s: None,
             errors: Vec::new(),
         };
         for (plan, outcomes) in rounds {

@@ -238,9 +238,27 @@ pub fn plan(desired: &Desired, known: Option<&State>, observed: &Observed, terms
         warnings,
     };
     order::order(&mut plan, &desired.state, observed);
+    let narrow = plan
+        .changes
+        .iter()
+        .filter_map(|change| narrow(change, desired));
+    let narrow: Vec<String> = narrow.collect();
+    plan.warnings.extend(narrow);
     plan.obstacles = obstacles::obstacles(&plan.changes, desired, observed);
     plan.cuts = cut::cuts(&plan, &terms.protect, observed);
     plan
+}
+
+/// What to know of a tunnel that takes larger packets than its outer path.
+fn narrow(change: &Change, desired: &Desired) -> Option<String> {
+    let Change::Tunnel(name, delta) = change else {
+        return None;
+    };
+    let mtu = delta.after()?.mtu;
+    let fits = desired.too_large.get(name)?;
+    Some(format!(
+        "tunnel {name}: of its mtu of {mtu} the outer path carries {fits}: larger packets are cut up or refused"
+    ))
 }
 
 impl Plan {

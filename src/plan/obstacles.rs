@@ -218,6 +218,27 @@ mod tests {
         }
     }
 
+    /// It's no obstacle: the kernel takes it.
+    #[test]
+    fn an_mtu_that_the_outer_path_has_not() {
+        let warnings = |mtu: &str| {
+            let topology = format!(
+                "name: t\ntunnels: {{tun1: {{device: eth0, remote: 10.0.0.2, mtu: {mtu}}}}}"
+            );
+            let host = bare_with(&["eth0"]);
+            let desired = wanted(&topology, &host);
+            plan(&desired, Some(&desired.state), &host, &terms("t")).warnings
+        };
+        assert_eq!(warnings("1480"), [""; 0]);
+        assert_eq!(warnings("auto"), [""; 0]);
+        let found = warnings("1500");
+        assert_eq!(found.len(), 1);
+        assert!(
+            found[0].contains("the outer path carries 1480"),
+            "{found:?}"
+        );
+    }
+
     #[test]
     fn a_reason_is_said_once() {
         let found =

@@ -78,6 +78,7 @@ impl Observed {
             device,
             mtu,
             prefix_len: key.to.prefix_len(),
+            table: MAIN_TABLE,
         })
     }
 }
@@ -133,4 +134,6 @@ pub struct Path {
     pub mtu: u32,
     /// Length of the prefix of the route that was taken.
     pub prefix_len: u8,
+    /// The table that it was found in.
+    pub table: u32,
 }

@@ -11,6 +11,8 @@ pub struct Desired {
     pub state: State,
     /// Tunnels that lack a fact: until it's known they, their addresses and their routes stay as they are.
     pub unmet: BTreeMap<InterfaceName, Unmet>,
+    /// Tunnels whose MTU is more than their outer path carries, and what would fit, in bytes.
+    pub too_large: BTreeMap<InterfaceName, u32>,
 }
 
 impl From<State> for Desired {
@@ -18,6 +20,7 @@ impl From<State> for Desired {
         Self {
             state,
             unmet: BTreeMap::new(),
+            too_large: BTreeMap::new(),
         }
     }
 }

@@ -333,8 +333,7 @@ nodes:
     assert_eq!(host.seen().tunnel("hq")["local"], "192.168.10.77");
     host.ip("addr flush dev eth0");
     let before = host.seen();
-    apply(1)
-        .says("tunnel hq: its `local` is the first IPv4 address of eth0, and eth0 has none here");
+    apply(1).says("tunnel hq: device eth0 has no IPv4 address to be its `local`");
     assert_same(&host.seen(), &before);
 }
 

@@ -119,7 +119,7 @@ fn the_tunnel_that_carries_it() {
         &host,
         inside,
         &file("192.168.20.3", ", state: down"),
-        "goes",
+        "its way is dev tun1 now, and then via 192.168.10.1 dev eth0",
     );
     host.apply(&file("192.168.20.3", ""));
     let before = host.seen();

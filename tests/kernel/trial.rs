@@ -45,7 +45,9 @@ fn try_for(host: &Host, time: &str) -> Run {
 fn kept() {
     let world = World::new();
     let (host, _) = before(&world);
-    try_for(&host, "1h").ok().says("tunnelform confirm --netns");
+    let run = try_for(&host, "1h").ok();
+    let run = run.says("tunnelform confirm --netns");
+    assert_eq!(run.plan().0["on_trial_s"], 3_600);
     let status = host.status(&hq(AFTER));
     assert_eq!(status["on_trial"]["guarded"], true);
     let left = status["on_trial"]["seconds_left"].as_u64();

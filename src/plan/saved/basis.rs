@@ -312,6 +312,7 @@ routes:
                 device: "eth0".parse().unwrap(),
                 mtu: 1500,
                 prefix_len: 24,
+                table: 254,
             },
         );
         host
