@@ -210,7 +210,7 @@ impl Options {
         stand.dismiss();
         let pass = made?;
         let Stand { shown, guarded, .. } = stand;
-        let on_trial = self.end(guarded, &pass)?;
+        let on_trial = self.end(namespace, guarded, &pass)?;
         drop(lock);
         let report = self.report_pass(&pass, wish, on_trial, terminal);
         let code = shown.and(report)?;
@@ -223,6 +223,7 @@ impl Options {
     /// Whether the change is on trial now, and for how long: there is one, and it isn't taken back already.
     fn end(
         &self,
+        namespace: NamespaceId,
         guarded: Option<Guarded>,
         pass: &Pass,
     ) -> std::result::Result<Option<Duration>, Failure> {
@@ -233,6 +234,10 @@ impl Options {
             }
             (Some(guarded), Some(_)) => {
                 guarded.abandon()?;
+                Ok(None)
+            }
+            (None, None) if !pass.rounds.is_empty() => {
+                trial::forget(namespace)?;
                 Ok(None)
             }
             (None, _) => Ok(None),

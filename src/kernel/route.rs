@@ -323,7 +323,7 @@ pub(super) fn look_up(address: IpAddr) -> RouteNetlinkMessage {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };
-    message.header.flags = RouteFlags::FibMatch;
+    message.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
     message
         .attributes
         .push(RouteAttribute::Destination(address.into()));

@@ -3,13 +3,14 @@
 //! It's told by a pipe what becomes of the run that made the change: a pipe that closes without a word means that the
 //! run was killed.
 
-use std::fs::{self, File};
+use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT};
 
@@ -30,7 +31,6 @@ pub struct Guarded {
     namespace: NamespaceId,
     journal: Journal,
     within: Duration,
-    _guardian: Child,
     pipe: ChildStdin,
 }
 
@@ -47,6 +47,7 @@ impl Guarded {
     ) -> Result<Self, Error> {
         // However this program is called, and even if another has taken its file's place: this one.
         let mut guardian = Command::new("/proc/self/exe")
+            .arg0("tunnelform")
             .arg("guard")
             .args(netns.map(|name| format!("--netns={name}")))
             .current_dir("/")
@@ -68,9 +69,8 @@ impl Guarded {
         }
         Ok(Self {
             namespace,
-            journal: Journal::new(terms.owner.to_string(), terms.protocol),
+            journal: Journal::new(terms, guardian.id()),
             within,
-            _guardian: guardian,
             pipe,
         })
     }
@@ -107,7 +107,7 @@ impl Guarded {
 /// Whether a guardian waits in a network namespace.
 pub(super) fn is_there(namespace: NamespaceId) -> bool {
     match File::open(run_file(namespace, "guardian")) {
-        Ok(file) => matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)),
+        Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
         // Who may not look can't tell; mostly it's there.
         Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     }
@@ -132,6 +132,8 @@ pub fn guard(netns: Option<&str>) -> Result<(), Error> {
     loop {
         let left = match Journal::read(namespace)? {
             None => return Ok(()),
+            // Confirmed, and another change is on trial already.
+            Some(journal) if journal.guardian != std::process::id() => return Ok(()),
             Some(_) if reason == Reason::Interrupted => Duration::ZERO,
             Some(journal) => journal.left().unwrap_or_default(),
         };
@@ -147,8 +149,11 @@ pub fn guard(netns: Option<&str>) -> Result<(), Error> {
         }
     };
     // Somebody may have confirmed it meanwhile.
-    if let Some(journal) = Journal::read(namespace)? {
-        go_back(&mut kernel, &journal, reason)?;
+    match Journal::read(namespace)? {
+        Some(journal) if journal.guardian == std::process::id() => {
+            go_back(&mut kernel, &journal, reason)?;
+        }
+        Some(_) | None => {}
     }
     Ok(())
 }
@@ -160,6 +165,15 @@ fn stand(path: &Path) -> io::Result<File> {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
     let file = lock::open(path)?;
-    file.try_lock()?;
-    Ok(file)
+    // The last one may be about to see that it isn't needed any more.
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if start.elapsed() < 4 * LOOK => {
+                std::thread::sleep(LOOK / 10);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::kernel::NamespaceId;
 use crate::lock::run_file;
-use crate::plan::{Style, Undo};
+use crate::plan::{Style, Terms, Undo};
 use crate::reconcile::TakenBack;
 
 /// Version of both files' shape.
@@ -28,6 +28,8 @@ pub(super) struct Journal {
     format_version: u32,
     /// Name of the topology whose change is on trial.
     pub(super) topology: String,
+    /// The process that takes it back.
+    pub(super) guardian: u32,
     pub(super) route_protocol: u8,
     /// Milliseconds since boot, the time in suspension among them; `None`: the change is being made.
     deadline: Option<u64>,
@@ -82,11 +84,12 @@ impl fmt::Display for Ended {
 }
 
 impl Journal {
-    pub(super) fn new(topology: String, route_protocol: u8) -> Self {
+    pub(super) fn new(terms: &Terms, guardian: u32) -> Self {
         Self {
             format_version: FORMAT_VERSION,
-            topology,
-            route_protocol,
+            topology: terms.owner.to_string(),
+            guardian,
+            route_protocol: terms.protocol,
             deadline: None,
             undo: Undo::default(),
         }

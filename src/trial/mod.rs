@@ -128,6 +128,14 @@ pub fn ended(namespace: NamespaceId) -> Result<Option<Ended>, Error> {
     Ended::read(namespace)
 }
 
+/// A change was made that stays: how the last trial ended is no news any more.
+///
+/// # Errors
+/// [`Error::Journal`].
+pub fn forget(namespace: NamespaceId) -> Result<(), Error> {
+    Ended::forget(namespace)
+}
+
 /// Keeps the change that is on trial. Its topology's name.
 ///
 /// # Errors

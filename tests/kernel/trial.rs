@@ -113,6 +113,16 @@ fn taken_back() {
     try_for(&host, "1h").ok();
     host.tunnelform(&["confirm"], "").ok();
     assert!(host.status(&hq(AFTER))["taken_back"].is_null());
+    // One follows the other at once.
+    for _ in 0..3 {
+        host.apply_with(&hq(BEFORE), &["--confirm-within", "1h"]);
+        host.tunnelform(&["confirm"], "").ok();
+        try_for(&host, "1h").ok();
+        host.tunnelform(&["rollback"], "").ok();
+    }
+    assert!(!host.status(&hq(AFTER))["taken_back"].is_null());
+    host.apply(&hq(AFTER));
+    assert!(host.status(&hq(AFTER))["taken_back"].is_null());
 }
 
 fn taken_back_by_hand() {
