@@ -262,15 +262,7 @@ pub fn apply(
     on_refusal: OnRefusal,
     witness: &mut impl Witness,
 ) -> Result<Pass, Error> {
-    let run = Run {
-        goal,
-        terms,
-        on_refusal,
-        most_rounds: ROUNDS,
-        undo: Undo::default(),
-        rounds: Vec::new(),
-    };
-    run.finish(kernel, None, witness)
+    Run::new(goal, terms, on_refusal, ROUNDS).finish(kernel, None, witness)
 }
 
 /// As [`apply`], but carries out the plan that was found, and no other.
@@ -285,26 +277,33 @@ pub fn carry_out(
     found: Look,
     witness: &mut impl Witness,
 ) -> Result<Pass, Error> {
-    let run = Run {
-        goal,
-        terms,
-        on_refusal,
-        most_rounds: 1,
-        undo: Undo::default(),
-        rounds: Vec::new(),
-    };
-    run.finish(kernel, Some(found), witness)
+    Run::new(goal, terms, on_refusal, 1).finish(kernel, Some(found), witness)
 }
+
 struct Run<'a> {
     goal: Goal<'a>,
     terms: &'a Terms,
     on_refusal: OnRefusal,
     most_rounds: usize,
     undo: Undo,
+    /// Whether anything may have been changed.
+    touched: bool,
     rounds: Vec<Round>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(goal: Goal<'a>, terms: &'a Terms, on_refusal: OnRefusal, most_rounds: usize) -> Self {
+        Self {
+            goal,
+            terms,
+            on_refusal,
+            most_rounds,
+            undo: Undo::default(),
+            touched: false,
+            rounds: Vec::new(),
+        }
+    }
+
     /// The whole of it, or nothing.
     fn finish(
         mut self,
@@ -313,17 +312,16 @@ impl Run<'_> {
         witness: &mut impl Witness,
     ) -> Result<Pass, Error> {
         let end = self.carry_out(kernel, found, witness);
-        let touched = !self.undo.is_empty();
         let (left, broken) = match end {
             Ok(left) => (left, None),
-            Err(error) if touched && self.on_refusal == OnRefusal::Stop => {
+            Err(error) if self.touched && self.on_refusal == OnRefusal::Stop => {
                 (Plan::default(), Some(error))
             }
             Err(error) => return Err(error),
         };
         let whole = left.is_empty() && broken.is_none();
         let taken_back = match self.on_refusal {
-            OnRefusal::Stop if touched && !whole => {
+            OnRefusal::Stop if self.touched && !whole => {
                 Some(take_back(kernel, &self.undo, self.terms.protocol))
             }
             OnRefusal::Stop | OnRefusal::GoOn => None,
@@ -365,10 +363,9 @@ impl Run<'_> {
                 changes = found.plan.changes.len(),
                 "carrying out"
             );
-            let mut undo = self.undo.clone();
-            undo.note(&found.plan, &found.observed);
-            witness.will_touch(&undo)?;
-            self.undo = undo;
+            self.undo.note(&found.plan, &found.observed);
+            witness.will_touch(&self.undo)?;
+            self.touched = true;
             let outcomes = kernel.execute(&found.plan, &found.observed, self.on_refusal)?;
             self.rounds.push(Round {
                 plan: found.plan,

@@ -142,3 +142,88 @@ fn longest(state: &State, table: u32, ward: IpAddr) -> Option<(&RouteKey, &Route
         state.routes.range(key(0, 0)..=key(0, u32::MAX)).next()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::testing::{bare_with, terms, wanted};
+    use crate::plan::{Terms, plan};
+
+    const WARD: &str = "203.0.113.5";
+
+    /// A host that reaches the ward by its default route, and the network of `eth0` directly.
+    fn host() -> Observed {
+        let mut host = bare_with(&["eth0"]);
+        let topology = "name: o\naddresses: {eth0: [192.0.2.1/24]}\nroutes: [{to: default, via: 192.0.2.254, device: eth0}]";
+        host.state = wanted(topology, &host).state;
+        host.state
+            .addresses
+            .values_mut()
+            .for_each(|a| a.protocol = 0);
+        host.state.routes.values_mut().for_each(|r| r.protocol = 4);
+        host
+    }
+
+    /// Why a topology would cut one of these addresses off.
+    fn cut_by(topology: &str, wards: &[&str]) -> Vec<String> {
+        let mut host = host();
+        let wards: BTreeSet<IpAddr> = wards.iter().map(|ward| ward.parse().unwrap()).collect();
+        host.paths = wards
+            .iter()
+            .filter_map(|ward| Some((*ward, host.path_to(*ward)?)))
+            .collect();
+        let terms = Terms {
+            protect: wards,
+            adopt: true,
+            ..terms("t")
+        };
+        let desired = wanted(&format!("name: t\n{topology}"), &host);
+        let plan = plan(&desired, Some(&desired.state), &host, &terms);
+        plan.cuts.into_iter().map(|cut| cut.why).collect()
+    }
+
+    #[test]
+    fn the_way_may_not_change() {
+        let cases = [
+            (
+                "routes: [{to: 203.0.113.0/24, type: blackhole}]",
+                "its way (via 192.0.2.254 dev eth0) goes",
+            ),
+            (
+                "routes: [{to: default, via: 192.0.2.9, device: eth0}]",
+                "its way is via 192.0.2.254 dev eth0 now, and then via 192.0.2.9 dev eth0",
+            ),
+            (
+                "tunnels: {tun1: {local: 192.0.2.1, remote: 198.51.100.1, routes: [203.0.113.0/24]}}",
+                "its way is via 192.0.2.254 dev eth0 now, and then dev tun1",
+            ),
+        ];
+        for (topology, why) in cases {
+            assert_eq!(cut_by(topology, &[WARD]), [why], "{topology}");
+        }
+    }
+
+    #[test]
+    fn what_is_elsewhere_may() {
+        let cases = [
+            "routes: [{to: 198.51.100.0/24, type: blackhole}]",
+            "routes: [{to: 203.0.113.0/24, via: 192.0.2.254, device: eth0}]",
+            "routes: [{to: 203.0.113.0/24, type: blackhole, table: 100}]",
+            "tunnels: {tun1: {local: 192.0.2.1, remote: 198.51.100.1, routes: [10.0.0.0/8]}}",
+            "addresses: {eth0: [192.0.2.7/24]}",
+        ];
+        for topology in cases {
+            assert_eq!(
+                cut_by(topology, &[WARD, "192.0.2.1"]),
+                [""; 0],
+                "{topology}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unreachable_address_cannot_be_cut_off() {
+        let topology = "routes: [{to: '2001:db8::/32', type: blackhole}]";
+        assert_eq!(cut_by(topology, &["2001:db8::5"]), [""; 0]);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Only what is sure. Where a rule, a table or a setting may make a difference the kernel has the last word.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -21,6 +21,7 @@ pub(super) fn obstacles(
         desired: &desired.state,
         observed,
         networks: OnceCell::new(),
+        reached: RefCell::new(BTreeMap::new()),
         locals: OnceCell::new(),
     };
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -46,6 +47,8 @@ struct Host<'a> {
     observed: &'a Observed,
     /// What is on the link of a device.
     networks: OnceCell<BTreeSet<(InterfaceName, ipnet::IpNet)>>,
+    /// Gateways that were looked for: many routes share one.
+    reached: RefCell<BTreeMap<(InterfaceName, IpAddr), bool>>,
     locals: OnceCell<BTreeSet<IpAddr>>,
 }
 
@@ -106,9 +109,11 @@ impl Host<'_> {
     fn reaches(&self, device: InterfaceName, via: IpAddr) -> bool {
         let link_local = matches!(via, IpAddr::V6(via) if via.is_unicast_link_local());
         let networks = self.networks.get_or_init(|| self.networks());
+        let on_link = || prefixes(via).any(|network| networks.contains(&(device, network)));
+        let mut reached = self.reached.borrow_mut();
         link_local
             || !self.observed.all_routes
-            || prefixes(via).any(|network| networks.contains(&(device, network)))
+            || *reached.entry((device, via)).or_insert_with(on_link)
     }
 
     fn networks(&self) -> BTreeSet<(InterfaceName, ipnet::IpNet)> {

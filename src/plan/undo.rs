@@ -48,18 +48,6 @@ struct Key {
 }
 
 impl Undo {
-    /// Whether nothing was touched.
-    pub fn is_empty(&self) -> bool {
-        let Self {
-            tunnels,
-            addresses,
-            routes,
-            along: _,
-            order: _,
-        } = self;
-        tunnels.is_empty() && addresses.is_empty() && routes.is_empty()
-    }
-
     /// Remembers what a plan, made for `observed`, is about to touch. What an earlier one has touched is known already.
     pub fn note(&mut self, plan: &Plan, observed: &Observed) {
         let Observed { state, .. } = observed;

@@ -115,13 +115,15 @@ fn taken_back() {
     assert!(host.status(&hq(AFTER))["taken_back"].is_null());
     // One follows the other at once.
     for _ in 0..3 {
-        host.apply_with(&hq(BEFORE), &["--confirm-within", "1h"]);
-        host.tunnelform(&["confirm"], "").ok();
-        try_for(&host, "1h").ok();
-        host.tunnelform(&["rollback"], "").ok();
+        for file in [BEFORE, AFTER] {
+            host.apply_with(&hq(file), &["--confirm-within", "1h"]);
+            host.tunnelform(&["confirm"], "").ok();
+        }
     }
+    host.apply_with(&hq(BEFORE), &["--confirm-within", "1h"]);
+    host.tunnelform(&["rollback"], "").ok();
     assert!(!host.status(&hq(AFTER))["taken_back"].is_null());
-    host.apply(&hq(AFTER));
+    host.apply(&hq(BEFORE));
     assert!(host.status(&hq(AFTER))["taken_back"].is_null());
 }
 
