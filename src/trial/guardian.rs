@@ -5,11 +5,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT};
 
@@ -24,6 +23,8 @@ const READY: &str = "ready";
 const MADE: &str = "made";
 /// How often it looks whether the change was confirmed.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a guardian's place is waited for: the one before it has looked again by then, and left.
+const UNTIL_LEFT: Duration = Duration::from_secs(2);
 
 /// A change that is made under a guardian's eyes. Dropped, it's taken back.
 pub struct Guarded {
@@ -120,7 +121,8 @@ pub(super) fn is_there(namespace: NamespaceId) -> bool {
 pub fn guard(netns: Option<&str>) -> Result<(), Error> {
     let mut kernel = Kernel::open(netns)?;
     let namespace = kernel.namespace();
-    let _there = stand(&run_file(namespace, "guardian")).map_err(Error::Guardian)?;
+    detach().map_err(Error::Guardian)?;
+    let _there = stand(namespace).map_err(Error::Guardian)?;
     writeln!(io::stdout(), "{READY}").map_err(Error::Guardian)?;
     let mut line = String::new();
     let told = BufReader::new(io::stdin()).read_line(&mut line);
@@ -148,18 +150,32 @@ pub fn guard(netns: Option<&str>) -> Result<(), Error> {
     };
     // Somebody may have confirmed it meanwhile.
     if let Some(journal) = Journal::read(namespace)? {
-        go_back(&mut kernel, &journal, reason)?;
+        let (_, ended) = go_back(&mut kernel, &journal, reason, Vec::new());
+        ended.leave(namespace)?;
     }
     Ok(())
 }
 
-/// Leaves the terminal and the session to whoever is there, and lets others know that this process is here.
-fn stand(path: &Path) -> io::Result<File> {
+/// Leaves the terminal and the session to whoever is there.
+fn detach() -> io::Result<()> {
     let _ = rustix::process::setsid();
     for signal in [SIGHUP, SIGINT] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
-    let file = lock::open(path)?;
-    file.try_lock()?;
-    Ok(file)
+    Ok(())
+}
+
+/// Lets others know that a guardian is here, as long as the file is open.
+pub(super) fn stand(namespace: NamespaceId) -> io::Result<File> {
+    let file = lock::open(&run_file(namespace, "guardian"))?;
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if start.elapsed() < UNTIL_LEFT => {
+                std::thread::sleep(LOOK / 10);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
