@@ -25,12 +25,14 @@ impl Own {
     /// Nothing is touched yet, and the host is as `observed`. Under the namespace's lock, as all that follows.
     ///
     /// # Errors
-    /// [`Error::Guardian`].
+    /// [`Error::Guardian`], [`Error::Journal`].
     pub(crate) fn begin(
         namespace: NamespaceId,
         terms: &Terms,
         observed: &Observed,
     ) -> Result<Self, Error> {
+        // How this one ends is told from there being an end.
+        Ended::forget(namespace)?;
         Ok(Self {
             namespace,
             journal: Journal::new(terms.owner.to_string(), terms.protocol),
@@ -65,7 +67,6 @@ impl Own {
         generation: &str,
         within: Duration,
     ) -> Result<(), Error> {
-        Ended::forget(self.namespace)?;
         self.journal.topology = terms.owner.to_string();
         self.journal.generation = Some(generation.to_owned());
         self.journal.begin(within);
@@ -90,19 +91,15 @@ impl Own {
         Journal::remove(self.namespace)
     }
 
-    /// The host becomes as it was, and others are told so as far as they can be. `silent`: the peers that didn't answer
-    /// any more.
+    /// The host becomes as it was, and others are to be told by [`Ended::leave`]. `silent`: the peers that didn't answer any
+    /// more.
     pub(crate) fn take_back(
-        self,
+        &self,
         kernel: &mut Kernel,
         reason: Reason,
         silent: Vec<String>,
     ) -> (TakenBack, Ended) {
-        let (taken_back, ended) = go_back(kernel, &self.journal, reason, silent);
-        if let Err(error) = ended.leave(self.namespace) {
-            tracing::error!("others can't be told that the change was taken back: {error}");
-        }
-        (taken_back, ended)
+        go_back(kernel, &self.journal, reason, silent)
     }
 }
 

@@ -190,7 +190,10 @@ impl Ended {
     }
 
     /// Tells others, for whom the trial is over from now on.
-    pub(super) fn leave(&self, namespace: NamespaceId) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub(crate) fn leave(&self, namespace: NamespaceId) -> Result<(), Error> {
         let written = write(&Self::path(namespace), self);
         // What is taken back isn't on trial, even if nobody can be told how it ended.
         Journal::remove(namespace)?;

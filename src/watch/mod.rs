@@ -146,8 +146,8 @@ fn on_trial(kernel: &Kernel) -> Option<String> {
     }
 }
 
-fn in_words(error: &reconcile::Error) -> String {
-    let sources = std::iter::successors(std::error::Error::source(error), |source| source.source());
+fn in_words(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |source| source.source());
     sources.fold(error.to_string(), |text, source| {
         format!("{text}: {source}")
     })
@@ -481,6 +481,7 @@ impl<O: Origin> Daemon<'_, O> {
 
     fn stop(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
         self.manager.stopping();
+        self.end_trial(kernel)?;
         tracing::info!(
             "stopping: {}",
             match self.options.on_exit {
@@ -488,7 +489,6 @@ impl<O: Origin> Daemon<'_, O> {
                 OnExit::Destroy => "what the topology owns is taken away",
             }
         );
-        self.end_trial(kernel)?;
         if let (OnExit::Destroy, Some(good)) = (self.options.on_exit, self.source.good()) {
             let _lock = Lock::take(kernel.namespace(), self.options.lock_timeout)?;
             let goal = Goal::Nothing(Some(&good.host));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::report::Trigger;
 use super::source::Good;
-use super::{Confirm, Daemon, Error, Origin};
+use super::{Confirm, Daemon, Error, Origin, in_words};
 use crate::kernel::{Kernel, NamespaceId};
 use crate::lock::Lock;
 use crate::plan::Plan;
@@ -137,21 +137,26 @@ impl Trial {
         observed: &Observed,
     ) -> Result<(), reconcile::Error> {
         let no_way_back = |error: trial::Error| reconcile::Error::NoWayBack(error.into());
-        let own = match &mut self.own {
+        let mut own = match self.own.take() {
             Some(own) => own,
-            None => {
-                let own = Own::begin(namespace, &good.terms, observed).map_err(no_way_back)?;
-                self.own.insert(own)
-            }
+            None => Own::begin(namespace, &good.terms, observed).map_err(no_way_back)?,
         };
-        own.note(&good.generation, plan, observed)
-            .map_err(no_way_back)
+        let was_on = own.is_on();
+        let noted = own.note(&good.generation, plan, observed);
+        // What was never written down was never touched.
+        self.own = (was_on || noted.is_ok()).then_some(own);
+        noted.map_err(no_way_back)
     }
 
     fn is_withdrawn(&self, good: Option<&Good>) -> bool {
         let generation = |good: Option<&Good>| good.map(|good| good.generation.clone());
         self.fallback.is_some() && generation(self.fallback.as_ref()) == generation(good)
     }
+}
+
+fn warn_of_end(error: &trial::Error) {
+    let why = in_words(error);
+    tracing::warn!("can't tell how the last trial ended: {why}");
 }
 
 impl<O: Origin> Daemon<'_, O> {
@@ -185,7 +190,8 @@ impl<O: Origin> Daemon<'_, O> {
                 return false;
             }
             Err(error) => {
-                tracing::error!("can't tell whether a change is to be taken back: {error}");
+                let why = in_words(&error);
+                tracing::error!("can't tell whether a change is to be taken back: {why}");
                 return true;
             }
         };
@@ -197,7 +203,7 @@ impl<O: Origin> Daemon<'_, O> {
         match trial::ended(namespace) {
             Ok(Some(ended)) => self.reject(&ended),
             Ok(None) => {}
-            Err(error) => tracing::warn!("can't tell how the last trial ended: {error}"),
+            Err(error) => warn_of_end(&error),
         }
         true
     }
@@ -218,7 +224,8 @@ impl<O: Origin> Daemon<'_, O> {
         if self.source.forgive()
             && let Err(error) = trial::forget(namespace)
         {
-            tracing::warn!("can't forget how the last trial ended: {error}");
+            let why = in_words(&error);
+            tracing::warn!("can't forget how the last trial ended: {why}");
         }
     }
 
@@ -243,7 +250,7 @@ impl<O: Origin> Daemon<'_, O> {
                         self.reject(&ended);
                     }
                     Ok(None) => {}
-                    Err(error) => tracing::warn!("can't tell how the trial ended: {error}"),
+                    Err(error) => warn_of_end(&error),
                 }
                 self.reinstate(kernel, trial)?;
                 return Ok(false);
@@ -294,11 +301,12 @@ impl<O: Origin> Daemon<'_, O> {
         self.is_wary = false;
         self.probing.await_nobody();
         let how = match confirm.by_probe && own.is_on() {
-            true => "every peer that answered before answers",
+            true => "no answer is missing",
             false => "somebody has confirmed it",
         };
         if let Err(error) = own.keep() {
-            tracing::error!("{error}: the next daemon would take the change back");
+            let why = in_words(&error);
+            tracing::error!("the next daemon would take the change back: {why}");
         }
         tracing::info!("the new topology is kept: {how}");
     }
@@ -313,6 +321,10 @@ impl<O: Origin> Daemon<'_, O> {
                 Reason::Unconfirmed | Reason::Interrupted | Reason::ByHand => Vec::new(),
             };
             let (taken_back, ended) = own.take_back(kernel, reason, silent);
+            if let Err(error) = ended.leave(kernel.namespace()) {
+                let why = in_words(&error);
+                tracing::error!("others can't be told that the change is taken back: {why}");
+            }
             self.reporter.taken_back(&taken_back.rounds, &ended);
             if !trial.is_withdrawn(self.source.good()) {
                 self.reject(&ended);
@@ -353,7 +365,8 @@ impl<O: Origin> Daemon<'_, O> {
         }
         if std::mem::take(&mut trial.is_new) {
             if let Err(error) = own.made(&good.terms, &good.generation, within) {
-                tracing::error!("others can't be told of the trial: {error}");
+                let why = in_words(&error);
+                tracing::error!("others can't be told how long the trial takes: {why}");
             }
             let told = Told {
                 until: Instant::now() + within,

@@ -1,5 +1,6 @@
 //! The daemon's own trials: a new topology that nobody confirms, or that cuts peers off, goes back to the last good one.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -17,6 +18,7 @@ trials![
     another_file_meanwhile,
     killed,
     told_to_stop,
+    no_way_back,
     peers_confirm,
     peers_are_cut_off,
     nobody_to_ask,
@@ -252,6 +254,24 @@ fn told_to_stop() {
     );
 }
 
+/// Where the way back can't be written down nothing is touched, for as long as that is so.
+fn no_way_back() {
+    let world = World::new();
+    let (host, seen, _, mut daemon) = daemon(&world, "1h");
+    let namespace = std::fs::metadata(format!("/run/netns/{}", host.netns)).expect("it's there");
+    let (device, inode) = (namespace.dev(), namespace.ino());
+    let obstacle = format!("/run/tunnelform/netns-{device}-{inode}.new");
+    std::fs::create_dir(&obstacle).expect("a directory");
+    daemon.write(&hq(AFTER));
+    daemon.says("no pass: without a way back nothing is changed: can't keep the way back in");
+    daemon.is_quiet(Duration::from_secs(3));
+    assert!(is_as(&host, &seen));
+    std::fs::remove_dir(&obstacle).expect("it's empty");
+    daemon.says(ON_TRIAL);
+    host.tunnelform(&["rollback"], "").ok();
+    assert!(is_as(&host, &seen));
+}
+
 /// The left one's file, with a probe that comes seldom.
 fn probed(file: &str) -> String {
     file.replace(
@@ -278,7 +298,7 @@ fn peers_confirm() {
     let start = Instant::now();
     daemon.write(&probed(LEFT).replace("ttl: 64", "ttl: 65"));
     daemon.says("a new topology is on trial, 1 peers have to answer");
-    daemon.says("the new topology is kept: every peer that answered before answers");
+    daemon.says("the new topology is kept: no answer is missing");
     eprintln!("kept after {:?}", start.elapsed());
     assert!(
         start.elapsed() < Duration::from_secs(20),
