@@ -189,17 +189,19 @@ pub struct Kept {
 }
 
 /// Makes the host as the topology says, object by object: what is `held`, in dispute or refused costs nothing else its
-/// turn. `before_look` is called before each snapshot: what has changed until then is in it.
+/// turn. `before_look` is called before each snapshot: what has changed until then is in it. `before_touch` learns what is
+/// about to be carried out, and on what; where it fails, nothing more is touched.
 ///
 /// # Errors
-/// As of [`look`]. What the kernel refuses is in the outcomes.
+/// As of [`look`], and `before_touch`'s. What the kernel refuses is in the outcomes.
 pub fn keep(
     kernel: &mut Kernel,
     host: &Host,
     terms: &Terms,
     mut held: BTreeSet<Object>,
     mut before_look: impl FnMut(&mut Kernel) -> Result<(), kernel::Error>,
-) -> Result<Kept, kernel::Error> {
+    mut before_touch: impl FnMut(&Plan, &Observed) -> Result<(), Error>,
+) -> Result<Kept, Error> {
     let goal = Goal::Host(host);
     let mut rounds: Vec<Round> = Vec::new();
     loop {
@@ -220,6 +222,7 @@ pub fn keep(
                 observed,
             });
         }
+        before_touch(&left.plan, &observed)?;
         let outcomes = kernel.execute(&left.plan, &observed, OnRefusal::GoOn)?;
         let pairs = left.plan.changes.iter().zip(&outcomes);
         held.extend(

@@ -10,7 +10,7 @@ use tunnelform::trial::{self, Unconfirmed};
 use super::outcome::tell_of_return;
 use super::{DONE, FAILED, Failure, Result, Terminal, complain, note, print, require_privilege};
 
-/// Keep the change that `apply --confirm-within` has made.
+/// Keep the change that `apply --confirm-within` or `watch --confirm-within` has made.
 #[derive(Args)]
 #[command(after_help = "Exit codes: 0 it's kept, 1 there is none, or it was taken back already.")]
 pub(super) struct Confirm {
@@ -18,7 +18,7 @@ pub(super) struct Confirm {
     place: Place,
 }
 
-/// Take back the change that `apply --confirm-within` has made, without waiting.
+/// Take back the change that `apply --confirm-within` or `watch --confirm-within` has made, without waiting.
 #[derive(Args)]
 #[command(
     after_help = "Exit codes: 0 the host is as before, 1 there is no change to take back, 3 not everything could be \

@@ -60,7 +60,7 @@ pub(super) struct Options {
 
 /// How long a change may wait to be confirmed.
 #[derive(Clone, Copy)]
-struct Within(Duration);
+pub(super) struct Within(pub(super) Duration);
 
 impl std::str::FromStr for Within {
     type Err = String;

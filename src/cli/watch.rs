@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tunnelform::kernel::Kernel;
 use tunnelform::topology::{Host, Topology};
-use tunnelform::watch::{Contents, Listen, OnExit, Options, Origin, watch};
+use tunnelform::watch::{Confirm, Contents, Listen, OnExit, Options, Origin, watch};
 
 use super::input::{Input, NodeChoice};
+use super::make::Within;
 use super::{DONE, Failure, Result, require_privilege};
 
 /// Keep the host as the topology says: follow the file and the kernel until a signal ends it.
@@ -18,7 +19,7 @@ use super::{DONE, Failure, Result, require_privilege};
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform watch /etc/tunnelform/hq.yaml\n  tunnelform watch --resync 1m --log-format json \
-                        /etc/tunnelform\n  tunnelform watch --listen 127.0.0.1:9117 /etc/tunnelform/hq.yaml\n\nExit codes: 0 ended by a signal, 1 error."
+                        /etc/tunnelform\n  tunnelform watch --listen 127.0.0.1:9117 /etc/tunnelform/hq.yaml\n  tunnelform watch --confirm-by-probe /etc/tunnelform\n\nExit codes: 0 ended by a signal, 1 error."
 )]
 pub(super) struct Watch {
     #[command(flatten)]
@@ -46,6 +47,18 @@ pub(super) struct Watch {
     /// What becomes of the network at the end.
     #[arg(long, value_enum, default_value_t)]
     on_exit: AtEnd,
+    /// Put each new topology on trial: unless `tunnelform confirm` comes within that time (1s to 1day, such as `60s`), the
+    /// last good one is in force again.
+    ///
+    /// A daemon that is killed meanwhile goes back when it starts again, and one that is told to stop before it ends. A
+    /// topology that was taken back isn't tried again until the file changes, or SIGHUP. The first one after the start has
+    /// nothing to go back to, and is kept.
+    #[arg(long, value_name = "TIME")]
+    confirm_within: Option<Within>,
+    /// Let the peers confirm it: each that answered before and that is still probed has to answer again within the time of
+    /// --confirm-within, or 60s. Where none did, it's kept.
+    #[arg(long)]
+    confirm_by_probe: bool,
     /// Answer over HTTP here: metrics, health, status, and a page for browsers.
     ///
     /// An address with a port, such as 127.0.0.1:9117, or unix:/run/tunnelform/watch.sock. At /metrics is what Prometheus
@@ -94,6 +107,15 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
     }
 }
 
+/// For how long the peers' answers are waited for where nobody says it.
+const UNTIL_ANSWERED: Duration = Duration::from_secs(60);
+
+fn confirm(within: Option<Within>, by_probe: bool) -> Option<Confirm> {
+    let within = within.map(|Within(within)| within);
+    let within = within.or(by_probe.then_some(UNTIL_ANSWERED))?;
+    Some(Confirm { within, by_probe })
+}
+
 impl Watch {
     pub(super) fn run(self) -> Result {
         if self.input.is_stdin() {
@@ -124,6 +146,7 @@ impl Watch {
                 AtEnd::Destroy => OnExit::Destroy,
             },
             listen: self.listen,
+            confirm: confirm(self.confirm_within, self.confirm_by_probe),
         };
         let file = File {
             input: self.input,

@@ -303,6 +303,36 @@ fn check_undo(
     Ok(())
 }
 
+/// What was lost and repaired since the first plan stays when everything is taken back; what others made since, too.
+#[test]
+fn a_repair_is_not_undone() {
+    let ours = |remote| tunnel(1, Some(remote), 64, OURS);
+    let foreign = tunnel(1, Some(5), 9, "");
+    let state = |tunnels: &[(&str, &Tunnel)]| {
+        let tunnels = tunnels.iter();
+        State {
+            tunnels: tunnels.map(|(n, t)| (name(n), (*t).clone())).collect(),
+            ..State::default()
+        }
+    };
+    let steps = |desired: &State, now: &Observed| {
+        let wanted = desired.clone().into();
+        plan(&wanted, Some(desired), now, &terms(true))
+    };
+    let before = observe(state(&[("tun1", &ours(2)), ("tun2", &ours(3))]));
+    let first = state(&[("tun2", &ours(3)), ("tun3", &ours(4))]);
+    let mut undo = Undo::default();
+    undo.note(&steps(&first, &before), &before);
+    let damaged = observe(state(&[("tun3", &ours(4)), ("tun4", &foreign)]));
+    let last = state(&[("tun2", &ours(3)), ("tun3", &ours(4)), ("tun4", &ours(5))]);
+    undo.note_since(&steps(&last, &damaged), &damaged, &before.state);
+    let last = observe(last);
+    let back = undo.plan(&last);
+    let end = carry_out(&back, &last).unwrap();
+    let expected = [("tun1", &ours(2)), ("tun2", &ours(3)), ("tun4", &foreign)];
+    assert_eq!(end, state(&expected));
+}
+
 fn foreign_is_untouched(
     desired: &State,
     before: &State,

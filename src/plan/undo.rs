@@ -50,12 +50,28 @@ struct Key {
 impl Undo {
     /// Remembers what a plan, made for `observed`, is about to touch. What an earlier one has touched is known already.
     pub fn note(&mut self, plan: &Plan, observed: &Observed) {
-        let Observed { state, .. } = observed;
+        self.note_since(plan, observed, &observed.state);
+    }
+
+    /// As [`Self::note`], of a plan that comes long after the first, before which there was `state`: what the plan only
+    /// repairs was lost since then, and going back mustn't lose it again.
+    pub fn note_since(&mut self, plan: &Plan, observed: &Observed, state: &State) {
+        let now = &observed.state;
         for change in &plan.changes {
             match change {
-                Change::Tunnel(name, _) => note(&mut self.tunnels, *name, &state.tunnels),
-                Change::Address(key, _) => note(&mut self.addresses, *key, &state.addresses),
-                Change::Route(key, _) => note(&mut self.routes, *key, &state.routes),
+                Change::Tunnel(name, _) => {
+                    note(&mut self.tunnels, *name, [&state.tunnels, &now.tunnels]);
+                }
+                Change::Address(key, _) => {
+                    note(
+                        &mut self.addresses,
+                        *key,
+                        [&state.addresses, &now.addresses],
+                    );
+                }
+                Change::Route(key, _) => {
+                    note(&mut self.routes, *key, [&state.routes, &now.routes]);
+                }
             }
         }
         if order::may_drop(&plan.changes) {
@@ -219,8 +235,13 @@ impl Undo {
     }
 }
 
-fn note<K: Ord, V: Clone>(touched: &mut BTreeMap<K, Option<V>>, key: K, state: &BTreeMap<K, V>) {
-    let was = state.get(&key).cloned();
+/// As it was in the first of the states that has it: what came after the first isn't ours to take away.
+fn note<K: Ord, V: Clone>(
+    touched: &mut BTreeMap<K, Option<V>>,
+    key: K,
+    states: [&BTreeMap<K, V>; 2],
+) {
+    let was = states.iter().find_map(|state| state.get(&key)).cloned();
     touched.entry(key).or_insert(was);
 }
 

@@ -6,7 +6,6 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,6 +24,8 @@ const READY: &str = "ready";
 const MADE: &str = "made";
 /// How often it looks whether the change was confirmed.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a guardian's place is waited for: the one before it has looked again by then, and left.
+const UNTIL_LEFT: Duration = Duration::from_secs(2);
 
 /// A change that is made under a guardian's eyes. Dropped, it's taken back.
 pub struct Guarded {
@@ -120,7 +121,8 @@ pub(super) fn is_there(namespace: NamespaceId) -> bool {
 pub fn guard(netns: Option<&str>) -> Result<(), Error> {
     let mut kernel = Kernel::open(netns)?;
     let namespace = kernel.namespace();
-    let _there = stand(&run_file(namespace, "guardian")).map_err(Error::Guardian)?;
+    detach().map_err(Error::Guardian)?;
+    let _there = stand(namespace).map_err(Error::Guardian)?;
     writeln!(io::stdout(), "{READY}").map_err(Error::Guardian)?;
     let mut line = String::new();
     let told = BufReader::new(io::stdin()).read_line(&mut line);
@@ -151,26 +153,32 @@ pub fn guard(netns: Option<&str>) -> Result<(), Error> {
     // Somebody may have confirmed it meanwhile.
     match Journal::read(namespace)? {
         Some(journal) if journal.guardian == std::process::id() => {
-            go_back(&mut kernel, &journal, reason)?;
+            let (_, ended) = go_back(&mut kernel, &journal, reason, Vec::new());
+            ended.leave(namespace)?;
         }
         Some(_) | None => {}
     }
     Ok(())
 }
 
-/// Leaves the terminal and the session to whoever is there, and lets others know that this process is here.
-fn stand(path: &Path) -> io::Result<File> {
+/// Leaves the terminal and the session to whoever is there.
+fn detach() -> io::Result<()> {
     let _ = rustix::process::setsid();
     for signal in [SIGHUP, SIGINT] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
     }
-    let file = lock::open(path)?;
+    Ok(())
+}
+
+/// Lets others know that a guardian is here, as long as the file is open.
+pub(super) fn stand(namespace: NamespaceId) -> io::Result<File> {
+    let file = lock::open(&run_file(namespace, "guardian"))?;
     // The last one may be about to see that it isn't needed any more.
     let start = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if start.elapsed() < 4 * LOOK => {
+            Err(TryLockError::WouldBlock) if start.elapsed() < UNTIL_LEFT => {
                 std::thread::sleep(LOOK / 10);
             }
             Err(error) => return Err(error.into()),

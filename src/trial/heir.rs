@@ -14,7 +14,7 @@ use rustix::process::{Pid, WaitOptions, setsid, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Error;
-use super::journal::{Ended, Reason};
+use super::journal::{Ended, Journal, Reason};
 use crate::kernel::Kernel;
 use crate::plan::{Terms, Undo};
 use crate::reconcile;
@@ -81,9 +81,9 @@ fn wait(ear: OwnedFd, netns: Option<&str>, terms: &Terms, undo: &Undo) {
         .map_err(Error::from)
         .and_then(|mut kernel| {
             let taken_back = reconcile::take_back(&mut kernel, undo, terms.protocol);
-            let owner = terms.owner.to_string();
-            let ended = Ended::new(owner, Reason::Interrupted, &taken_back);
-            ended.write(kernel.namespace())?;
+            let journal = Journal::new(terms, std::process::id());
+            let ended = Ended::new(&journal, Reason::Interrupted, Vec::new(), &taken_back);
+            ended.leave(kernel.namespace())?;
             Ok(ended)
         });
     let text = match ended {

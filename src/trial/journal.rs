@@ -19,6 +19,8 @@ use crate::reconcile::TakenBack;
 
 /// Version of both files' shape.
 const FORMAT_VERSION: u32 = 1;
+/// So many peers are named that didn't answer.
+const MOST_SILENT: usize = 5;
 /// More isn't read, bytes.
 const MOST_BYTES: u64 = 1 << 30;
 
@@ -31,6 +33,9 @@ pub(super) struct Journal {
     /// The process that takes it back.
     pub(super) guardian: u32,
     pub(super) route_protocol: u8,
+    /// What a daemon knows the files by whose topology is on trial; `None`: the change is a run's.
+    #[serde(default)]
+    pub(super) generation: Option<String>,
     /// Milliseconds since boot, the time in suspension among them; `None`: the change is being made.
     deadline: Option<u64>,
     pub(super) undo: Undo,
@@ -50,6 +55,12 @@ pub struct Ended {
     pub complete: bool,
     /// What differs from before, or why that isn't known, in words.
     pub left: String,
+    /// What a daemon knows the files by that it doesn't try again; `None`: the change was a run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// The peers that didn't answer any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<String>,
 }
 
 /// Why a change was taken back.
@@ -62,16 +73,14 @@ pub enum Reason {
     Interrupted,
     /// Somebody wanted it.
     ByHand,
+    /// Peers that had answered before didn't in time.
+    Unanswered,
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.reason {
-            Reason::Unconfirmed => "as nobody confirmed it in time",
-            Reason::Interrupted => "as the run that made it ended in the middle",
-            Reason::ByHand => "by hand",
-        };
         let Self { topology, time, .. } = self;
+        let why = self.why();
         write!(
             f,
             "the last change of {topology} was taken back at {time}, {why}"
@@ -90,6 +99,7 @@ impl Journal {
             topology: terms.owner.to_string(),
             guardian,
             route_protocol: terms.protocol,
+            generation: None,
             deadline: None,
             undo: Undo::default(),
         }
@@ -127,7 +137,33 @@ impl Journal {
 }
 
 impl Ended {
-    pub(super) fn new(topology: String, reason: Reason, taken_back: &TakenBack) -> Self {
+    /// Why the change was taken back, in words.
+    pub(crate) fn why(&self) -> String {
+        match self.reason {
+            Reason::Unconfirmed => "as nobody confirmed it in time".into(),
+            Reason::Interrupted => match self.generation {
+                Some(_) => "as the daemon that made it ended before somebody confirmed it".into(),
+                None => "as the run that made it ended in the middle".into(),
+            },
+            Reason::ByHand => "by hand".into(),
+            Reason::Unanswered => {
+                let shown = self.silent.iter().take(MOST_SILENT);
+                let shown: Vec<&str> = shown.map(String::as_str).collect();
+                let more = match self.silent.len().saturating_sub(MOST_SILENT) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("as no answer came any more from {}{more}", shown.join(", "))
+            }
+        }
+    }
+
+    pub(super) fn new(
+        journal: &Journal,
+        reason: Reason,
+        silent: Vec<String>,
+        taken_back: &TakenBack,
+    ) -> Self {
         let left = match &taken_back.left {
             Ok(left) => {
                 let changes = left.changes.iter();
@@ -138,11 +174,13 @@ impl Ended {
         };
         Self {
             format_version: FORMAT_VERSION,
-            topology,
+            topology: journal.topology.clone(),
             time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             reason,
             complete: taken_back.is_complete(),
             left,
+            generation: journal.generation.clone(),
+            silent,
         }
     }
 
@@ -154,8 +192,15 @@ impl Ended {
         read(&Self::path(namespace), |ended: &Self| ended.format_version)
     }
 
-    pub(super) fn write(&self, namespace: NamespaceId) -> Result<(), Error> {
-        write(&Self::path(namespace), self)
+    /// Tells others, for whom the trial is over from now on.
+    ///
+    /// # Errors
+    /// [`Error::Journal`].
+    pub(crate) fn leave(&self, namespace: NamespaceId) -> Result<(), Error> {
+        let written = write(&Self::path(namespace), self);
+        // What is taken back isn't on trial, even if nobody can be told how it ended.
+        Journal::remove(namespace)?;
+        written
     }
 
     pub(super) fn forget(namespace: NamespaceId) -> Result<(), Error> {

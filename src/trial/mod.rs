@@ -7,6 +7,7 @@
 //!
 //! A change that isn't on trial has somebody behind it only while it's made ([`Heir`]).
 
+mod daemon;
 mod guardian;
 mod heir;
 mod journal;
@@ -22,6 +23,7 @@ use thiserror::Error;
 use crate::kernel::{self, Kernel, NamespaceId};
 use crate::lock::{self, Lock};
 use crate::reconcile::{self, TakenBack};
+pub(crate) use daemon::{Own, take_back_abandoned};
 pub use guardian::{Guarded, guard};
 pub use heir::Heir;
 use journal::Journal;
@@ -57,7 +59,7 @@ pub enum Error {
     OnTrial(Unconfirmed),
     /// Nothing is on trial.
     #[error("no change is on trial here{}", .0.as_ref().map(|ended| format!(": {ended}")).unwrap_or_default())]
-    Nothing(Option<Ended>),
+    Nothing(Option<Box<Ended>>),
     /// The namespace is busy.
     #[error(transparent)]
     Lock(#[from] lock::Error),
@@ -143,7 +145,7 @@ pub fn forget(namespace: NamespaceId) -> Result<(), Error> {
 pub fn confirm(namespace: NamespaceId) -> Result<String, Error> {
     let _lock = Lock::take(namespace, LOCK_LIMIT)?;
     let Some(journal) = Journal::read(namespace)? else {
-        return Err(Error::Nothing(Ended::read(namespace)?));
+        return Err(Error::Nothing(Ended::read(namespace)?.map(Box::new)));
     };
     Journal::remove(namespace)?;
     Ok(journal.topology)
@@ -157,17 +159,21 @@ pub fn roll_back(kernel: &mut Kernel) -> Result<(String, TakenBack), Error> {
     let namespace = kernel.namespace();
     let _lock = Lock::take(namespace, LOCK_LIMIT)?;
     let Some(journal) = Journal::read(namespace)? else {
-        return Err(Error::Nothing(Ended::read(namespace)?));
+        return Err(Error::Nothing(Ended::read(namespace)?.map(Box::new)));
     };
-    let taken_back = go_back(kernel, &journal, Reason::ByHand)?;
+    let (taken_back, ended) = go_back(kernel, &journal, Reason::ByHand, Vec::new());
+    ended.leave(namespace)?;
     Ok((journal.topology, taken_back))
 }
 
-/// Under the namespace's lock.
-fn go_back(kernel: &mut Kernel, journal: &Journal, reason: Reason) -> Result<TakenBack, Error> {
-    let namespace = kernel.namespace();
+/// Makes the host as it was. Under the namespace's lock, and until [`Ended::leave`] the change is on trial for others.
+fn go_back(
+    kernel: &mut Kernel,
+    journal: &Journal,
+    reason: Reason,
+    silent: Vec<String>,
+) -> (TakenBack, Ended) {
     let taken_back = reconcile::take_back(kernel, &journal.undo, journal.route_protocol);
-    Ended::new(journal.topology.clone(), reason, &taken_back).write(namespace)?;
-    Journal::remove(namespace)?;
-    Ok(taken_back)
+    let ended = Ended::new(journal, reason, silent, &taken_back);
+    (taken_back, ended)
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::damping::{Cause, Damping};
 use super::report::{Trigger, count, line};
 use super::source::Good;
+use super::trial::Told;
 use crate::graph;
 use crate::plan::{Action, Change, Conflict, Counts, Object, Pending, Status};
 use crate::probe::Followed;
@@ -23,7 +24,7 @@ use crate::state::{InterfaceName, Kind, Route, RouteKey, State};
 /// How many passes, and how many repairs, are remembered.
 const REMEMBERED: usize = 20;
 /// How many objects of a list are told one by one: a million routes may wait for one device.
-const MOST_TOLD: usize = 1_000;
+pub(super) const MOST_TOLD: usize = 1_000;
 /// Seconds: a pass over some tunnels takes milliseconds, one over a million routes seconds.
 const DURATIONS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
 
@@ -107,7 +108,7 @@ impl Outcome {
 pub(super) struct InForce {
     pub(super) owner: String,
     pub(super) node: Option<String>,
-    pub(super) generation: u64,
+    pub(super) generation: String,
     pub(super) loaded: SystemTime,
     /// An SVG.
     pub(super) picture: Arc<str>,
@@ -171,6 +172,9 @@ pub(super) struct Board {
     /// By kind of object.
     pub(super) repairs: BTreeMap<&'static str, u64>,
     pub(super) overruns: u64,
+    /// The new topology that is on trial.
+    pub(super) on_trial: Option<Told>,
+    pub(super) taken_back: u64,
     /// What didn't stand well after the last pass.
     unwell: BTreeMap<Object, Standing>,
     /// The topology hasn't been applied yet: what differs is no drift.
@@ -199,21 +203,22 @@ impl Board {
             changes: BTreeMap::new(),
             repairs: BTreeMap::new(),
             overruns: 0,
+            on_trial: None,
+            taken_back: 0,
             unwell: BTreeMap::new(),
             fresh: true,
         }
     }
 
-    /// Another topology is in force.
-    pub(super) fn load(&mut self, good: &Good) {
+    /// Another topology is in force, or none.
+    pub(super) fn load(&mut self, good: Option<&Good>) {
         self.fresh = true;
-        let picture = graph::draw(&good.host.topology, graph::Format::Svg);
-        self.in_force = Some(InForce {
+        self.in_force = good.map(|good| InForce {
             owner: good.terms.owner.to_string(),
             node: good.host.node.as_ref().map(ToString::to_string),
-            generation: good.generation,
+            generation: good.generation.clone(),
             loaded: SystemTime::now(),
-            picture: picture.into(),
+            picture: graph::draw(&good.host.topology, graph::Format::Svg).into(),
         });
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Due {
     pub(super) hear: Option<Instant>,
     /// What is known of the peers is left for others to read.
     pub(super) peers: Option<Instant>,
+    /// It's looked whether a trial has ended.
+    pub(super) trial: Option<Instant>,
 }
 
 /// A pause that a writer has to make.
@@ -46,6 +48,7 @@ impl Due {
             rested: now,
             hear: None,
             peers: None,
+            trial: None,
         }
     }
 
@@ -83,6 +86,7 @@ impl Due {
             self.pass.as_ref().map(|(at, _)| *at),
             self.hear,
             self.peers,
+            self.trial,
         ];
         let first = dues.into_iter().flatten().min();
         first.map_or(self.resync, |first| first.min(self.resync))

@@ -7,22 +7,25 @@ mod board;
 mod damping;
 mod due;
 mod files;
+mod heed;
 mod http;
 mod manager;
+mod options;
 mod probing;
 mod report;
 mod source;
+mod trial;
 mod wake;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::desired::lookups;
 use crate::kernel::{self, Interest, Kernel, Monitor, News, OnRefusal};
 use crate::lock::{self, Lock, Presence};
-use crate::plan::Terms;
-use crate::probe::{Followed, State};
+use crate::plan::{Plan, Terms};
 use crate::reconcile::{self, Goal, Kept};
+use crate::state::Observed;
 use crate::topology::Owner;
 use crate::trial::Unconfirmed;
 use board::{Board, Shared};
@@ -32,10 +35,12 @@ use files::Files;
 use http::Server;
 pub use http::{Listen, status_schema};
 use manager::Manager;
+pub use options::{Confirm, OnExit, Options};
 use probing::Probing;
 use report::{Reporter, Trigger};
 pub use source::{Contents, Origin};
 use source::{Loaded, Source};
+use trial::{Told, Trial};
 use wake::{Wake, Woken};
 
 /// How long the kernel's news may gather before they are looked at: one command often makes several.
@@ -48,46 +53,10 @@ const UNTIL_FREE: Duration = Duration::from_millis(100);
 const UNTIL_CONFIRMED: Duration = Duration::from_secs(1);
 /// How long news of peers may gather before they are looked at: of many, some come at any time.
 const UNTIL_HEARD: Duration = Duration::from_millis(50);
-/// How long they may gather then before they are left for others to read.
-const UNTIL_LEFT: Duration = Duration::from_millis(500);
-/// So many peers are left to read.
-const MOST_LEFT: usize = 1_000;
 /// How soon the kernel is asked again after a conversation broke off.
 const UNTIL_ANSWERED: Duration = Duration::from_secs(1);
 /// Passes that find nothing to do take at most this part of the time: one tenth.
 const IDLE_SHARE: u32 = 9;
-
-/// What to do when the daemon is told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnExit {
-    /// Leave the network as it is.
-    Leave,
-    /// Take away what the topology owns.
-    Destroy,
-}
-
-/// How to watch.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The file or directory whose changes to follow.
-    pub path: PathBuf,
-    /// The network namespace to work in; `None`: the caller's.
-    pub netns: Option<String>,
-    /// How often to look although nothing was told.
-    pub resync: Duration,
-    /// How long a file must be left alone before it's read.
-    pub debounce: Duration,
-    /// How long to wait for another run in the namespace.
-    pub lock_timeout: Duration,
-    /// Take over what exists without our mark.
-    pub adopt: bool,
-    /// Let a topology that holds nothing delete everything.
-    pub allow_empty: bool,
-    /// What to do at the end.
-    pub on_exit: OnExit,
-    /// Where to answer over HTTP; `None`: nowhere.
-    pub listen: Option<Listen>,
-}
 
 /// Why there is no daemon, or no more.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +106,9 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         board: server.as_ref().map(Server::board),
         due: Due::at_start(),
         locked_out: None,
+        trial: None,
+        is_recovered: false,
+        is_wary: false,
     };
     loop {
         let now = Instant::now();
@@ -146,6 +118,9 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         }
         if daemon.due.hear.is_some_and(|at| at <= now) {
             daemon.hear_peers();
+        }
+        if daemon.due.trial.is_some_and(|at| at <= now) {
+            daemon.look_at_trial(&kernel);
         }
         // The file may have made one that is due since.
         if let Some(trigger) = daemon.due.trigger(Instant::now()) {
@@ -158,7 +133,7 @@ pub fn watch(options: &Options, origin: impl Origin) -> Result<(), Error> {
         let woken = wake.wait(&daemon.files, daemon.monitor.as_ref(), limit);
         match woken.map_err(Error::Wait)? {
             Woken { stop: true, .. } => return daemon.stop(&mut kernel),
-            woken => daemon.note(woken)?,
+            woken => daemon.note(woken, &kernel)?,
         }
     }
 }
@@ -169,6 +144,13 @@ fn on_trial(kernel: &Kernel) -> Option<String> {
         Ok(change) => change.map(|change| format!("a change of {} is on trial", change.topology)),
         Err(error) => Some(error.to_string()),
     }
+}
+
+fn in_words(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |source| source.source());
+    sources.fold(error.to_string(), |text, source| {
+        format!("{text}: {source}")
+    })
 }
 
 struct Daemon<'a, O> {
@@ -187,11 +169,24 @@ struct Daemon<'a, O> {
     due: Due,
     /// Since when another run has held the lock.
     locked_out: Option<Instant>,
+    /// The new topology that isn't confirmed yet.
+    trial: Option<Trial>,
+    /// What a daemon before this one has left is seen to.
+    is_recovered: bool,
+    /// The host is as before a topology that was taken back, and none has been good since.
+    is_wary: bool,
 }
 
 impl<O: Origin> Daemon<'_, O> {
     /// Reads the file again; a new topology is applied at once.
     fn load(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
+        if !self.is_recovered {
+            self.is_recovered = self.recover(kernel);
+            if !self.is_recovered {
+                self.due.file = Some(Pause::until(Instant::now() + UNTIL_FREE, false));
+                return Ok(());
+            }
+        }
         let pause = self.due.file.take();
         if pause.is_some_and(|pause| pause.blind) && !self.source.is_settled() {
             self.due.file = Some(Pause::until(Instant::now() + self.options.debounce, true));
@@ -204,13 +199,8 @@ impl<O: Origin> Daemon<'_, O> {
             Loaded::Same => {}
             Loaded::New => match self.listen(kernel) {
                 Ok(()) => {
-                    self.damping.forget();
-                    if let Some(good) = self.source.good() {
-                        self.probing.load(&good.targets);
-                        self.publish(|board| board.load(good));
-                    }
-                    self.heed_peers();
-                    self.due.wish(Trigger::File);
+                    self.try_out();
+                    self.take_up();
                 }
                 // Another daemon keeps what the file names now.
                 Err(Error::Lock(error)) => {
@@ -224,7 +214,10 @@ impl<O: Origin> Daemon<'_, O> {
                 }
                 Err(error) => return Err(error),
             },
-            Loaded::Bad => self.tell_bad_file(),
+            Loaded::Bad => {
+                self.is_wary |= self.source.is_rejected();
+                self.tell_bad_file();
+            }
         }
         if let Some(why) = self.files.silent() {
             self.reporter.polls(why);
@@ -238,6 +231,20 @@ impl<O: Origin> Daemon<'_, O> {
             self.tell();
         }
         Ok(())
+    }
+
+    /// Another topology is in force, or none any more.
+    fn take_up(&mut self) {
+        self.damping.forget();
+        let good = self.source.good();
+        self.probing
+            .load(good.map_or(&[], |good| good.targets.as_slice()));
+        self.publish(|board| board.load(good));
+        match good {
+            Some(_) => self.due.wish(Trigger::File),
+            None => self.probing.ask(&BTreeMap::new()),
+        }
+        self.heed_peers();
     }
 
     fn tell_bad_file(&self) {
@@ -295,9 +302,9 @@ impl<O: Origin> Daemon<'_, O> {
         let start = Instant::now();
         self.due.pass = None;
         self.due.resync = start + self.options.resync;
-        let Some(good) = self.source.good() else {
+        if self.source.good().is_none() {
             return Ok(());
-        };
+        }
         let lock = match Lock::take(kernel.namespace(), Duration::ZERO) {
             Ok(lock) => lock,
             Err(error) => {
@@ -306,7 +313,11 @@ impl<O: Origin> Daemon<'_, O> {
             }
         };
         self.locked_out = None;
-        if let Some(change) = on_trial(kernel) {
+        if !self.judge(kernel)? {
+            return Ok(());
+        }
+        let is_on = self.trial.as_ref().is_some_and(Trial::is_on);
+        if let Some(change) = (!is_on).then(|| on_trial(kernel)).flatten() {
             self.reporter.put_off(&change);
             self.publish(|board| board.put_off(trigger, start.elapsed()));
             self.due.pass_at(start + UNTIL_CONFIRMED, trigger);
@@ -316,28 +327,53 @@ impl<O: Origin> Daemon<'_, O> {
         if matches!(trigger, Trigger::Kernel | Trigger::Overrun) {
             self.damping.hurry(start);
         }
-        let held = self.damping.held(start);
-        let monitor = &mut self.monitor;
-        let kept = reconcile::keep(kernel, &good.host, &good.terms, held, |_| {
-            // What was told until now is in the snapshot that follows.
-            if let Some(monitor) = monitor {
-                monitor.drain()?;
-            }
-            Ok(())
-        });
-        drop(lock);
+        let kept = self.keep_to_topology(kernel, start);
         match kept {
-            Ok(kept) => {
+            Ok(None) => {}
+            Ok(Some(kept)) => {
+                self.passed_on_trial(&kept);
+                drop(lock);
                 self.probing.ask(&kept.observed.devices);
                 self.passed(&kept, trigger, start);
                 if kept.rounds.is_empty() {
                     self.due.rested = Instant::now() + start.elapsed() * IDLE_SHARE;
                 }
             }
-            Err(error) => self.reconnect(kernel, error)?,
+            Err(reconcile::Error::Kernel(error)) => self.reconnect(kernel, error)?,
+            Err(error @ reconcile::Error::NoWayBack(_)) => {
+                self.reporter.put_off(&in_words(&error));
+                self.due.pass_at(start + UNTIL_ANSWERED, trigger);
+            }
         }
         self.tell();
         Ok(())
+    }
+
+    /// `None`: there is no topology in force.
+    fn keep_to_topology(
+        &mut self,
+        kernel: &mut Kernel,
+        now: Instant,
+    ) -> Result<Option<Kept>, reconcile::Error> {
+        let Some(good) = self.source.good() else {
+            return Ok(None);
+        };
+        let namespace = kernel.namespace();
+        let held = self.damping.held(now);
+        let (monitor, trial) = (&mut self.monitor, &mut self.trial);
+        let before_look = |_: &mut Kernel| {
+            // What was told until now is in the snapshot that follows.
+            if let Some(monitor) = monitor {
+                monitor.drain()?;
+            }
+            Ok(())
+        };
+        let before_touch = |plan: &Plan, observed: &Observed| match trial {
+            Some(trial) => trial.note(namespace, good, plan, observed),
+            None => Ok(()),
+        };
+        let (host, terms) = (&good.host, &good.terms);
+        reconcile::keep(kernel, host, terms, held, before_look, before_touch).map(Some)
     }
 
     /// Another run is at work: its lock is tried again soon, and said only when it takes long.
@@ -370,13 +406,14 @@ impl<O: Origin> Daemon<'_, O> {
         }
     }
 
-    fn note(&mut self, woken: Woken) -> Result<(), Error> {
+    fn note(&mut self, woken: Woken, kernel: &Kernel) -> Result<(), Error> {
         let now = Instant::now();
         if woken.file {
             self.due.file_changed(self.options.debounce);
         }
         if woken.reload {
             self.manager.reloading();
+            self.forgive(kernel.namespace());
             self.due.file = Some(Pause::until(now, false));
             // Whoever asks may have mended what was refused, or ended a fight.
             self.damping.forget();
@@ -412,51 +449,16 @@ impl<O: Origin> Daemon<'_, O> {
         next.saturating_duration_since(now)
     }
 
-    /// Something was heard of peers, or from them.
-    fn hear_peers(&mut self) {
-        self.due.hear = None;
-        let words = self.probing.words();
-        self.probing.hear();
-        if self.heed_peers() {
-            self.due.wish(Trigger::Probe);
-        }
-        if self.probing.words() != words {
-            self.tell();
-        }
-    }
-
-    /// What is known of the peers goes where it's wanted. Whether other routes are to be left out.
-    fn heed_peers(&mut self) -> bool {
-        if let Some(board) = &self.board {
-            board.with(|board| self.probing.show(&mut board.probes));
-        }
-        let then = Instant::now() + UNTIL_LEFT;
-        self.due.peers.get_or_insert(then);
-        self.source.silence(self.probing.silent())
-    }
-
-    /// For `tunnelform status`, which has nobody else to ask.
-    fn leave_peers(&mut self) {
-        self.due.peers = None;
-        let Some((_, presence)) = &self.presence else {
-            return;
-        };
-        let mut shown: Vec<&Followed> = self.probing.shown().collect();
-        shown.sort_by_key(|peer| peer.row.state != State::Unreachable);
-        shown.truncate(MOST_LEFT);
-        match serde_json::to_vec(&shown) {
-            Ok(_) if shown.is_empty() => presence.leave(None),
-            Ok(document) => presence.leave(Some(&document)),
-            Err(error) => tracing::debug!("can't tell of peers: {error}"),
-        }
-    }
-
     /// Tells the service manager, and who asks, how it stands.
     fn tell(&mut self) {
+        let told = self.told_of_trial();
         let words = self.reporter.words(
             &self.source.name(),
             self.source.error(),
-            self.probing.words(),
+            self.probing
+                .words()
+                .into_iter()
+                .chain(told.as_ref().map(Told::words)),
         );
         self.manager.status(&words, self.reporter.is_ready());
         if let Some((_, presence)) = &mut self.presence {
@@ -466,6 +468,7 @@ impl<O: Origin> Daemon<'_, O> {
             board.ready = self.reporter.is_ready();
             board.error = self.source.error().map(str::to_owned);
             board.standing = words;
+            board.on_trial = told;
         });
     }
 
@@ -478,6 +481,7 @@ impl<O: Origin> Daemon<'_, O> {
 
     fn stop(&mut self, kernel: &mut Kernel) -> Result<(), Error> {
         self.manager.stopping();
+        self.end_trial(kernel)?;
         tracing::info!(
             "stopping: {}",
             match self.options.on_exit {
@@ -489,7 +493,7 @@ impl<O: Origin> Daemon<'_, O> {
             let _lock = Lock::take(kernel.namespace(), self.options.lock_timeout)?;
             let goal = Goal::Nothing(Some(&good.host));
             let pass = reconcile::apply(kernel, goal, &good.terms, OnRefusal::GoOn, &mut ())?;
-            self.reporter.destroyed(&pass);
+            self.reporter.carried_out(&pass.rounds);
         }
         Ok(())
     }

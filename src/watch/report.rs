@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::damping::{Cause, Damping};
 use crate::plan::{Action, Change, Counts, Object, Status, Style};
-use crate::reconcile::{Kept, Pass};
+use crate::reconcile::{Kept, Round};
+use crate::trial::Ended;
 
 /// What made the pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -31,13 +32,15 @@ pub enum Trigger {
     Retry,
     /// Peers that don't answer any more, or again.
     Probe,
+    /// A trial that has ended.
+    Trial,
 }
 
 impl Trigger {
     /// Whether something else is wanted than before, so that what differs needs no repair.
     pub(super) fn is_wish(self) -> bool {
         match self {
-            Self::File | Self::Probe => true,
+            Self::File | Self::Probe | Self::Trial => true,
             Self::Kernel | Self::Overrun | Self::Resync | Self::Signal | Self::Retry => false,
         }
     }
@@ -53,6 +56,7 @@ impl fmt::Display for Trigger {
             Self::Signal => "signal",
             Self::Retry => "retry",
             Self::Probe => "probe",
+            Self::Trial => "trial",
         })
     }
 }
@@ -161,8 +165,15 @@ impl Reporter {
         }
     }
 
-    pub(super) fn destroyed(&self, pass: &Pass) {
-        for round in &pass.rounds {
+    /// What was on trial isn't any more; the rounds are the daemon's own.
+    pub(super) fn taken_back(&mut self, rounds: &[Round], ended: &Ended) {
+        self.carried_out(rounds);
+        tracing::warn!("{ended}");
+        self.standing = "taken back".into();
+    }
+
+    pub(super) fn carried_out(&self, rounds: &[Round]) {
+        for round in rounds {
             for (change, outcome) in round.plan.changes.iter().zip(&round.outcomes) {
                 match &outcome.error {
                     None => tracing::info!(object = %change, "{}", line(change)),
@@ -175,13 +186,18 @@ impl Reporter {
     }
 
     /// How it stands, in one line.
-    pub(super) fn words(&self, name: &str, error: Option<&str>, peers: Option<String>) -> String {
+    pub(super) fn words(
+        &self,
+        name: &str,
+        error: Option<&str>,
+        more: impl Iterator<Item = String>,
+    ) -> String {
         let mut standing = match self.standing.as_str() {
             "" => "starting".to_owned(),
             standing => standing.to_owned(),
         };
-        if let Some(peers) = peers {
-            standing += &format!("; {peers}");
+        for more in more {
+            standing += &format!("; {more}");
         }
         match error.and_then(|error| error.lines().next()) {
             Some(error) => format!("{standing}; {name} can't be used: {error}"),

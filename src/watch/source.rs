@@ -1,6 +1,6 @@
 //! The topology as it was last good, and what is wrong with the file since.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use sha2::{Digest, Sha256};
 
 use crate::kernel::Kernel;
 use crate::plan::Terms;
@@ -36,8 +36,8 @@ pub struct Good {
     pub terms: Terms,
     /// Who is at the other ends of this host's tunnels.
     pub targets: Vec<Target>,
-    /// What tells these files from others.
-    pub generation: u64,
+    /// What tells these files from others, also to another daemon.
+    pub generation: String,
 }
 
 /// What reading again has brought.
@@ -56,13 +56,20 @@ pub struct Source<O> {
     origin: O,
     adopt: bool,
     allow_empty: bool,
-    digest: Option<u64>,
+    digest: Option<String>,
     /// Of what was last looked at, and not read yet.
-    glimpse: Option<u64>,
+    glimpse: Option<String>,
     good: Option<Good>,
     /// What was in force before.
     previous: Option<Good>,
     error: Option<String>,
+    rejected: Option<Rejected>,
+}
+
+/// Files that were tried and taken back. They aren't tried again by themselves.
+struct Rejected {
+    generation: String,
+    why: String,
 }
 
 impl<O: Origin> Source<O> {
@@ -76,6 +83,7 @@ impl<O: Origin> Source<O> {
             good: None,
             previous: None,
             error: None,
+            rejected: None,
         }
     }
 
@@ -97,14 +105,18 @@ impl<O: Origin> Source<O> {
         let read = self.origin.read();
         // An error may go away without the files being others: a node finds out who it is once it has its address.
         let digest = digest(&read);
-        if self.digest == Some(digest) && self.error.is_none() {
+        let is_same = self.digest.as_ref() == Some(&digest);
+        if is_same && self.error.is_none() {
             return Loaded::Same;
         }
-        let before = self.digest.replace(digest);
-        let warn = before != Some(digest);
-        match read.and_then(|contents| self.parse(contents, kernel, warn)) {
+        self.digest = Some(digest.clone());
+        let read = read.and_then(|contents| match &self.rejected {
+            Some(rejected) if rejected.generation == digest => Err(rejected.why.clone()),
+            Some(_) | None => Ok(contents),
+        });
+        match read.and_then(|contents| self.parse(contents, kernel, !is_same)) {
             Ok((host, terms, targets)) => {
-                self.error = None;
+                (self.error, self.rejected) = (None, None);
                 let good = Good {
                     host,
                     terms,
@@ -115,7 +127,7 @@ impl<O: Origin> Source<O> {
                 Loaded::New
             }
             Err(error) => {
-                let known = before == Some(digest) && self.error.as_ref() == Some(&error);
+                let known = is_same && self.error.as_ref() == Some(&error);
                 self.error = Some(error);
                 if known { Loaded::Same } else { Loaded::Bad }
             }
@@ -127,6 +139,33 @@ impl<O: Origin> Source<O> {
         self.good = self.previous.take();
         self.error = Some(why);
         self.good.is_some()
+    }
+
+    /// What was in force before what was just read.
+    pub(super) fn take_previous(&mut self) -> Option<Good> {
+        self.previous.take()
+    }
+
+    /// Files that were tried in vain: they are no good until they are others, or [`Self::forgive`].
+    pub(super) fn reject(&mut self, generation: String, why: String) {
+        self.rejected = Some(Rejected { generation, why });
+    }
+
+    /// What was in force goes, for what was before.
+    pub(super) fn put_back(&mut self, fallback: Option<Good>) {
+        self.good = fallback;
+        self.error = self.rejected.as_ref().map(|rejected| rejected.why.clone());
+    }
+
+    /// Whether the files are those that were tried in vain.
+    pub(super) fn is_rejected(&self) -> bool {
+        let rejected = self.rejected.as_ref().map(|rejected| &rejected.generation);
+        rejected.is_some() && rejected == self.digest.as_ref()
+    }
+
+    /// Files that were tried in vain may be tried again. Whether there were any.
+    pub(super) fn forgive(&mut self) -> bool {
+        self.rejected.take().is_some()
     }
 
     /// Leaves out the routes to these peers from now on. Whether they are others than before.
@@ -142,9 +181,10 @@ impl<O: Origin> Source<O> {
     /// Whether the files hold now what they held when this was asked last, or what was read from them: then nobody is in
     /// the middle of writing them.
     pub(super) fn is_settled(&mut self) -> bool {
-        let digest = digest(&self.origin.read());
-        let before = self.glimpse.replace(digest);
-        before == Some(digest) || self.digest == Some(digest)
+        let digest = Some(digest(&self.origin.read()));
+        let is_settled = digest == self.glimpse || digest == self.digest;
+        self.glimpse = digest;
+        is_settled
     }
 
     fn parse(
@@ -193,8 +233,21 @@ fn is_empty(host: &Host) -> bool {
     tunnels.is_empty() && addresses.is_empty() && routes.is_empty() && host.peers().len() == 0
 }
 
-fn digest(read: &Result<Contents, String>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    read.hash(&mut hasher);
-    hasher.finish()
+/// The same in every release, as one daemon leaves it to the next.
+fn digest(read: &Result<Contents, String>) -> String {
+    let mut hasher = Sha256::new();
+    let mut take = |bytes: &[u8]| {
+        hasher.update((bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    match read {
+        Ok(contents) => contents.iter().for_each(|(name, bytes)| {
+            take(name.as_bytes());
+            take(bytes);
+        }),
+        Err(error) => take(error.as_bytes()),
+    }
+    let digits = hasher.finalize();
+    let digits = digits.iter().take(8).map(|byte| format!("{byte:02x}"));
+    digits.collect()
 }

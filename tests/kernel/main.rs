@@ -31,6 +31,7 @@ mod soak;
 mod traffic;
 mod trial;
 mod watch;
+mod watch_trial;
 mod world;
 
 use std::path::Path;
@@ -80,6 +81,7 @@ fn trials() -> Vec<Trial> {
             kill::trials(),
             traffic::trials(),
             watch::trials(),
+            watch_trial::trials(),
             probe::trials(),
             http::trials(),
             peers::trials(),

@@ -113,6 +113,14 @@ fn passes(board: &Board, registry: &mut Registry) {
     overruns.inc_by(board.overruns);
     let help = "Times that the kernel had more news than there was room for";
     registry.register("overruns", help, overruns);
+    let on_trial = Number::default();
+    on_trial.set(i64::from(board.on_trial.is_some()));
+    let help = "Whether a new topology waits to be confirmed";
+    registry.register("on_trial", help, on_trial);
+    let taken_back: Counter = Counter::default();
+    taken_back.inc_by(board.taken_back);
+    let help = "New topologies that were taken back";
+    registry.register("taken_back", help, taken_back);
 }
 
 fn objects(board: &Board, registry: &mut Registry) {
@@ -149,7 +157,7 @@ fn file(board: &Board, registry: &mut Registry) {
         ("owner", in_force.owner.clone()),
         ("node", in_force.node.clone().unwrap_or_default()),
         ("file", board.file.clone()),
-        ("generation", format!("{:016x}", in_force.generation)),
+        ("generation", in_force.generation.clone()),
     ]);
     registry.register("topology", "The topology in force", info);
 }

@@ -6,9 +6,12 @@ use std::time::{Instant, SystemTime};
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 
-use super::super::board::{Board, DriftRow, HeldRow, Outcome, PassRow, Standing, TunnelRow};
+use super::super::board::{
+    Board, DriftRow, HeldRow, MOST_TOLD, Outcome, PassRow, Standing, TunnelRow,
+};
 use super::super::damping::Cause;
 use super::super::report::Trigger;
+use super::super::trial::Told;
 use crate::plan::{Conflict, Counts, Lack};
 use crate::probe::Followed;
 use crate::state::{Counters, Device, InterfaceName};
@@ -36,6 +39,10 @@ pub(super) struct Status {
     standing: String,
     /// The topology in force; null: there is none yet.
     in_force: Option<InForce>,
+    /// The topology in force waits to be confirmed; null: it doesn't.
+    on_trial: Option<OnTrial>,
+    /// How many new topologies this daemon has taken back.
+    taken_back_total: u64,
     /// How many objects stand how after the last pass.
     objects: Objects,
     /// The tunnels that are wanted.
@@ -65,6 +72,17 @@ struct InForce {
     generation: String,
     /// When they were read, RFC 3339.
     loaded: String,
+}
+
+/// A topology that is taken back unless it's confirmed.
+#[derive(Serialize, JsonSchema)]
+struct OnTrial {
+    /// Seconds until it's taken back.
+    seconds_left: f64,
+    /// Whether the peers' answers confirm it.
+    by_probe: bool,
+    /// Peers that have to answer, each with its tunnel, 1000 at most.
+    awaited: Vec<String>,
 }
 
 /// Objects by kind.
@@ -182,7 +200,7 @@ impl Status {
         let in_force = board.in_force.as_ref().map(|in_force| InForce {
             owner: in_force.owner.clone(),
             node: in_force.node.clone(),
-            generation: format!("{:016x}", in_force.generation),
+            generation: in_force.generation.clone(),
             loaded: time(in_force.loaded),
         });
         let tally = |kind| {
@@ -209,6 +227,8 @@ impl Status {
             ready: board.ready,
             standing: board.standing.clone(),
             in_force,
+            on_trial: board.on_trial.as_ref().map(on_trial),
+            taken_back_total: board.taken_back,
             objects: Objects {
                 tunnels: tally("tunnel"),
                 addresses: tally("address"),
@@ -246,8 +266,21 @@ fn tunnel(row: &TunnelRow, devices: Option<&Devices>) -> Tunnel {
     }
 }
 
+fn on_trial(told: &Told) -> OnTrial {
+    OnTrial {
+        seconds_left: left(told.until),
+        by_probe: told.by_probe,
+        awaited: told.awaited.iter().take(MOST_TOLD).cloned().collect(),
+    }
+}
+
+/// Seconds until then.
+fn left(until: Instant) -> f64 {
+    let left = until.saturating_duration_since(Instant::now());
+    left.as_secs_f64()
+}
+
 fn held(row: &HeldRow) -> Held {
-    let left = |until: Instant| until.saturating_duration_since(Instant::now());
     Held {
         object: row.object.clone(),
         cause: match row.cause {
@@ -255,7 +288,7 @@ fn held(row: &HeldRow) -> Held {
             Some(Cause::Fought) => HeldCause::Fought,
             None => HeldCause::Depends,
         },
-        seconds_left: row.until.map(|until| left(until).as_secs_f64()),
+        seconds_left: row.until.map(left),
     }
 }
 

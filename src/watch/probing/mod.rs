@@ -5,7 +5,8 @@ mod peers;
 mod prober;
 mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::time::SystemTime;
 
@@ -56,6 +57,26 @@ impl Probing {
                 });
             }
         }
+    }
+
+    /// The addresses that answer.
+    pub(super) fn answering(&self) -> BTreeSet<Ipv4Addr> {
+        self.peers.answering()
+    }
+
+    /// Waits for an answer from each of these that is still probed. They are asked often, from [`Self::ask`] on.
+    pub(super) fn await_answers(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+        self.peers.await_answers(addresses);
+    }
+
+    /// Nobody's answer is waited for any more.
+    pub(super) fn await_nobody(&mut self) {
+        self.peers.await_nobody();
+    }
+
+    /// Whose answer is still waited for, in words.
+    pub(super) fn awaited(&self) -> Vec<String> {
+        self.peers.awaited()
     }
 
     /// Whose routes are to be left out.

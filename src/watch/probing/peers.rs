@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::peer::{News, Peer};
 use super::schedule::Task;
 use crate::probe::{Followed, Outcome, State, Target};
 use crate::state::{Device, InterfaceName};
 use crate::topology::{Silent, Way, Withdraw};
+
+/// From one probe of a peer whose answer is waited for to the next.
+const HURRIED: Duration = Duration::from_secs(1);
 
 /// The peers that the daemon probes.
 #[derive(Default)]
@@ -22,6 +25,8 @@ pub(super) struct Peers {
     unable: Option<String>,
     /// The numbers of those that are shown otherwise than before.
     changed: BTreeSet<usize>,
+    /// The numbers of those whose answer is waited for.
+    awaited: BTreeSet<usize>,
 }
 
 impl Peers {
@@ -44,7 +49,41 @@ impl Peers {
             })
             .collect();
         self.changed = (0..self.list.len()).collect();
+        self.awaited.clear();
         self.withdraw();
+    }
+
+    /// The addresses that the last probe was answered from.
+    pub(super) fn answering(&self) -> BTreeSet<Ipv4Addr> {
+        let reachable = self.list.iter();
+        let reachable = reachable.filter(|peer| peer.shown.row.state == State::Reachable);
+        reachable.filter_map(|peer| peer.target.address).collect()
+    }
+
+    /// Waits for an answer from each of these addresses that is still probed, to probes that are begun from now on.
+    pub(super) fn await_answers(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+        // An answer to an earlier probe is one of an earlier list.
+        self.generation += 1;
+        let numbered = self.list.iter().enumerate();
+        self.awaited = numbered
+            .filter(|(_, peer)| {
+                let identity = identity(&peer.target);
+                identity.is_some_and(|(_, address)| addresses.contains(&address))
+            })
+            .map(|(number, _)| number)
+            .collect();
+    }
+
+    /// Nobody's answer is waited for any more.
+    pub(super) fn await_nobody(&mut self) {
+        self.awaited.clear();
+    }
+
+    /// Whose answer is still waited for, in words.
+    pub(super) fn awaited(&self) -> Vec<String> {
+        let awaited = self.awaited.iter();
+        let peers = awaited.filter_map(|number| self.list.get(*number));
+        peers.map(|peer| peer.target.to_string()).collect()
     }
 
     /// What to probe, through tunnels with these MTUs.
@@ -56,10 +95,14 @@ impl Peers {
                 peer.shown.row.tunnel_mtu = mtu;
                 self.changed.insert(number);
             }
+            let interval = match self.awaited.contains(&number) {
+                true => peer.target.terms.interval.min(HURRIED),
+                false => peer.target.terms.interval,
+            };
             tasks.extend(peer.target.order(mtu).map(|order| Task {
                 number,
                 order,
-                interval: peer.target.terms.interval,
+                interval,
             }));
         }
         tasks
@@ -73,6 +116,9 @@ impl Peers {
         }
         for (number, outcome) in outcomes {
             if let Some(peer) = self.list.get_mut(number) {
+                if !outcome.times.is_empty() {
+                    self.awaited.remove(&number);
+                }
                 news.extend(peer.heard(outcome, now));
                 self.changed.insert(number);
             }
@@ -356,6 +402,37 @@ mod tests {
         peers.load(&[target(1, Withdraw::No)], SystemTime::UNIX_EPOCH);
         assert!(withdrawn(&peers).is_empty());
         assert_eq!(peers.words().as_deref(), Some("1 of 1 peers unreachable"));
+    }
+
+    /// Only those that answered before, that are still there, and that answer to a probe which is begun since.
+    #[test]
+    fn answers_are_waited_for() {
+        let mut peers = peers(&[Withdraw::No; 3]);
+        hear(&mut peers, &[(0, true), (1, true), (2, false)]);
+        let answering = peers.answering();
+        assert_eq!(answering, [0, 1].map(|n| Ipv4Addr::new(10, 0, 0, n)).into());
+        let mut targets: Vec<Target> = (0..4).map(|n| target(n, Withdraw::No)).collect();
+        targets.remove(1);
+        peers.load(&targets, SystemTime::UNIX_EPOCH);
+        let generation = peers.generation();
+        peers.await_answers(&answering);
+        assert_ne!(peers.generation(), generation);
+        assert_eq!(peers.awaited(), ["tun0 to n0 (10.0.0.0)"]);
+        let intervals: Vec<u64> = peers
+            .tasks(&BTreeMap::new())
+            .iter()
+            .map(|task| task.interval.as_secs())
+            .collect();
+        assert_eq!(intervals, [1, 10, 10]);
+        hear(&mut peers, &[(0, false), (1, true)]);
+        assert_eq!(peers.awaited().len(), 1);
+        hear(&mut peers, &[(0, true)]);
+        assert!(peers.awaited().is_empty());
+        // Who is kept down can't answer.
+        targets[0].down = true;
+        peers.load(&targets, SystemTime::UNIX_EPOCH);
+        peers.await_answers(&answering);
+        assert!(peers.awaited().is_empty());
     }
 
     #[test]

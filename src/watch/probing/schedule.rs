@@ -43,26 +43,30 @@ pub(super) struct Schedule {
 }
 
 /// What stays the same when the list changes.
-fn identity(task: &Task) -> (Option<InterfaceName>, Ipv4Addr, Duration) {
-    (task.order.device, task.order.to, task.interval)
+fn identity(task: &Task) -> (Option<InterfaceName>, Ipv4Addr) {
+    (task.order.device, task.order.to)
 }
 
 impl Schedule {
-    /// Another list: who was in it keeps the turn, the others are spread over their interval. What was under way is
-    /// taken for lost where `abandoned`.
+    /// Another list: who was in it with the same interval keeps the turn, the others are spread over their interval. What
+    /// was under way is taken for lost where `abandoned`.
     pub(super) fn renew(&mut self, tasks: &[Task], abandoned: bool, now: Instant) {
         let before = std::mem::take(&mut self.entries).into_values();
         let mut known: HashMap<_, Entry> = before.map(|e| (identity(&e.task), e)).collect();
         let count = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         for (task, place) in tasks.iter().zip(0..) {
+            let due = now + task.interval / count * place;
             let fresh = || Entry {
                 task: *task,
-                due: now + task.interval / count * place,
+                due,
                 under_way: false,
                 searched: None,
                 since_search: 0,
             };
             let mut entry = known.remove(&identity(task)).unwrap_or_else(fresh);
+            if entry.task.interval != task.interval {
+                entry.due = due;
+            }
             entry.task = *task;
             if abandoned && std::mem::take(&mut entry.under_way) {
                 entry.due = now;
@@ -197,6 +201,28 @@ mod tests {
         assert_eq!(turns(&mut schedule, now, 10), [(0, 1), (5, 7)]);
         schedule.renew(&[], false, now);
         assert_eq!(schedule.next(), None);
+    }
+
+    /// Another interval is another turn, and no reason to look for the path's MTU again.
+    #[test]
+    fn a_hurry_comes_and_goes() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        let slow = task(0, 1480);
+        let fast = Task {
+            interval: SECOND,
+            ..slow
+        };
+        schedule.renew(&[slow], false, start);
+        assert_eq!(turns(&mut schedule, start, 1), [(0, 0)]);
+        let now = start + SECOND * 3;
+        schedule.renew(&[fast], true, now);
+        let (number, order) = schedule.take(now)[0];
+        assert!(!order.search);
+        schedule.done(number, &answered(&order));
+        assert_eq!(schedule.next(), Some(now + SECOND));
+        schedule.renew(&[slow], false, now);
+        assert_eq!(turns(&mut schedule, now, 11), [(0, 0), (10, 0)]);
     }
 
     /// One that takes long is asked once at a time, and a clock that was asleep asks once.
