@@ -9,13 +9,12 @@ use std::net::IpAddr;
 use super::model::Model;
 use super::{Action, Change, Delta, Object, Part, Plan, Step};
 use crate::state::{
-    Address, AddressKey, AdminState, Endpoints, InterfaceName, Kind, Observed, Route, RouteKey,
+    Address, AddressKey, AdminState, Endpoints, InterfaceName, Observed, Route, RouteKey,
     RouteType, State,
 };
 
 pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     break_endpoint_cycles(plan, observed);
-    bind_again(plan, desired);
     let early = Early::new(plan);
     let mut run = Run::new(plan, desired, observed);
 
@@ -91,14 +90,7 @@ impl<'a> Run<'a> {
     fn remove(&mut self, chosen: impl Fn(&Change) -> bool) {
         for index in 0..self.plan.changes.len() {
             let change = &self.plan.changes[index];
-            let removes = match change {
-                // A route is replaced atomically, so only a deletion removes it.
-                Change::Route(..) => change.action() == Action::Delete,
-                Change::Tunnel(..) | Change::Address(..) => {
-                    matches!(change.action(), Action::Delete | Action::Replace)
-                }
-            };
-            if removes && chosen(change) && self.removed.insert(index) {
+            if removes(change) && chosen(change) && self.removed.insert(index) {
                 self.step(index, Part::Remove);
             }
         }
@@ -242,6 +234,17 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Whether a change takes its object away, be it for a moment.
+fn removes(change: &Change) -> bool {
+    match change {
+        // A route is replaced atomically, so only a deletion removes it.
+        Change::Route(..) => change.action() == Action::Delete,
+        Change::Tunnel(..) | Change::Address(..) => {
+            matches!(change.action(), Action::Delete | Action::Replace)
+        }
+    }
+}
+
 /// Addresses that the kernel makes again by itself (`IFAPROT_KERNEL_*`).
 pub(super) fn is_kernels_address(protocol: u8) -> bool {
     (1..=3).contains(&protocol)
@@ -330,7 +333,8 @@ impl Early {
 
     /// The devices that lose their routes early, with themselves or with an address.
     fn shaken(&self, changes: &[Change]) -> BTreeSet<InterfaceName> {
-        let removed = changes.iter().filter(|change| self.removes(change));
+        let removed = changes.iter();
+        let removed = removed.filter(|change| removes(change) && self.removes(change));
         let devices = removed.filter_map(|change| match change {
             Change::Tunnel(name, _) => Some(*name),
             Change::Address(key, _) => Some(key.device),
@@ -449,41 +453,6 @@ fn break_endpoint_cycles(plan: &mut Plan, observed: &Observed) {
             way.push(*next);
         }
         settled.extend(way);
-    }
-}
-
-/// A tunnel that is bound to one that is replaced stays bound to what is gone, until it's told of the new one.
-fn bind_again(plan: &mut Plan, desired: &State) {
-    let (mut replaced, mut changed) = (BTreeSet::new(), BTreeSet::new());
-    for change in &plan.changes {
-        if let Change::Tunnel(name, delta) = change {
-            changed.insert(*name);
-            if delta.action() == Action::Replace {
-                replaced.insert(*name);
-            }
-        }
-    }
-    for (name, to) in desired
-        .tunnels
-        .iter()
-        .filter(|(name, _)| !changed.contains(name))
-    {
-        if to
-            .endpoints()
-            .device
-            .is_some_and(|device| replaced.contains(&device))
-        {
-            let mut from = to.clone();
-            let Kind::Ipip(ipip) = &mut from.kind;
-            ipip.device = None;
-            plan.changes.push(Change::Tunnel(
-                *name,
-                Delta::Update {
-                    from,
-                    to: to.clone(),
-                },
-            ));
-        }
     }
 }
 

@@ -6,12 +6,15 @@ use std::fmt::Write;
 
 use tunnelform::topology::Topology;
 
-use super::world::{Host, Seen, World, run, trials};
+use super::atomic::without_numbers;
+use super::world::{Host, Seen, World, assert_same, run, trials};
 
-trials!(topologies);
+trials!(topologies, rolled_back);
 
 /// Cases of one run: one or two a second on one slow processor.
 const CASES: u64 = 200;
+/// Changes on trial that are taken back.
+const TRIALS: usize = 100;
 /// Of this many topologies that came out valid, few may be empty: else the test would prove nothing.
 const LEAST_CHANGES: usize = 600;
 
@@ -85,6 +88,34 @@ fn topologies() {
         "{:?}",
         host.seen().tunnels()
     );
+}
+
+/// Applied and rolled back, the host is as before: what was made, changed, adopted, pruned, and dropped along. Every
+/// other topology then stays, for the next case to begin with.
+fn rolled_back() {
+    let seed = seed();
+    let mut random = Random(seed);
+    let world = World::new();
+    let host = ready(&world);
+    let mut trials = 0;
+    while trials < TRIALS {
+        damage(&host, &mut random);
+        let topology = topology(&mut random);
+        let shown = Shown(format!("trial {trials} of seed {seed}:\n{topology}"));
+        let before = without_numbers(host.seen());
+        let run = host
+            .try_apply(&topology, &["--adopt", "--confirm-within", "1h"])
+            .ok();
+        if !run.plan().changes().is_empty() {
+            trials += 1;
+            host.tunnelform(&["rollback"], "").ok();
+            assert_same(&without_numbers(host.seen()), &before);
+        }
+        if random.once_in(2) {
+            host.apply_with(&topology, &["--adopt"]);
+        }
+        drop(shown);
+    }
 }
 
 /// The case in hand, shown if it fails.
