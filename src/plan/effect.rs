@@ -3,51 +3,83 @@
 //! Where it isn't sure that traffic goes on, the change says that it stops.
 
 use super::model::Model;
-use super::{Change, Delta, Effect, Part, Plan};
+use super::{Change, Delta, Effect, Part, Plan, Step};
 use crate::state::{
     Address, AdminState, Ipip, Kind, Observed, Route, RouteKey, RouteType, State, Tunnel, prefixes,
 };
 
 /// The effect of each of the plan's changes, in their order.
 pub(super) fn effects(plan: &Plan, observed: &Observed) -> Vec<Effect> {
-    let mut effects = vec![Effect::None; plan.changes.len()];
+    let effects = vec![Effect::None; plan.changes.len()];
     if !plan.changes.iter().any(may_affect) {
         return effects;
     }
-    let mut model = Model::new(observed);
-    // Deleted routes that were taken, and whether they leave another beside them.
-    let mut deleted = Vec::new();
-    for step in &plan.steps {
-        let change = &plan.changes[step.change];
-        let effect = match (change, step.part) {
+    let mut walk = Walk {
+        plan,
+        before: &observed.state,
+        model: Model::new(observed),
+        effects,
+        deleted: Vec::new(),
+    };
+    plan.steps.iter().for_each(|step| walk.step(*step));
+    walk.end()
+}
+
+struct Walk<'a> {
+    plan: &'a Plan,
+    before: &'a State,
+    model: Model<'a>,
+    effects: Vec<Effect>,
+    /// Deleted routes that packets took.
+    deleted: Vec<Deleted<'a>>,
+}
+
+struct Deleted<'a> {
+    change: usize,
+    key: &'a RouteKey,
+    /// Whether another takes over at once.
+    leaves_another: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn step(&mut self, step: Step) {
+        let plan: &'a Plan = self.plan;
+        let now = self.model.state();
+        let effect = match (&plan.changes[step.change], step.part) {
             (Change::Tunnel(_, delta), _) => tunnel(delta),
             (Change::Address(key, delta), part) => {
-                address(delta, part, model.state().addresses.contains_key(key))
+                address(delta, part, now.addresses.contains_key(key))
             }
-            (Change::Route(key, delta), Part::Put) => {
-                put_route(key, delta, &observed.state, model.state())
-            }
-            (Change::Route(key, _), Part::Remove) => {
-                let is_there = model.state().routes.contains_key(key);
-                model.step(&plan.changes, *step);
-                if is_used(key, &observed.state) {
-                    let other = is_there && leads_on(key, model.state());
-                    deleted.push((step.change, key, other));
-                }
-                continue;
-            }
+            (Change::Route(key, delta), Part::Put) => put_route(key, delta, self.before, now),
+            (Change::Route(key, _), Part::Remove) => return self.delete_route(key, step),
         };
-        effects[step.change] = effects[step.change].max(effect);
-        model.step(&plan.changes, *step);
+        let known = &mut self.effects[step.change];
+        *known = effect.max(*known);
+        self.model.step(&plan.changes, step);
     }
-    for (change, key, at_once) in deleted {
-        effects[change] = match leads_on(key, model.state()) {
-            true if at_once => Effect::None,
-            true => Effect::Brief,
-            false => Effect::Stops,
-        };
+
+    fn delete_route(&mut self, key: &'a RouteKey, step: Step) {
+        let is_there = self.model.state().routes.contains_key(key);
+        self.model.step(&self.plan.changes, step);
+        if is_used(key, self.before) {
+            self.deleted.push(Deleted {
+                change: step.change,
+                key,
+                leaves_another: is_there && leads_on(key, self.model.state()),
+            });
+        }
     }
-    effects
+
+    fn end(mut self) -> Vec<Effect> {
+        for deleted in self.deleted {
+            self.effects[deleted.change] = match leads_on(deleted.key, self.model.state()) {
+                true if deleted.leaves_another => Effect::None,
+                true => Effect::Brief,
+                false => Effect::Stops,
+            };
+        }
+        self.effects
+    }
 }
 
 /// Whether a change could have an effect at all, so that it's worth to make a model.

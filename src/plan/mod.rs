@@ -221,7 +221,8 @@ impl std::fmt::Display for Cut {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
-    /// No packet is lost.
+    /// No packet is lost. (The kernel takes a tunnel whose options it sets out of its table for a moment: no loss was
+    /// seen.)
     None,
     /// Packets may be lost until the run's next messages are carried out, or until senders have learnt of a smaller MTU.
     Brief,

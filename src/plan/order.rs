@@ -22,6 +22,8 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     run.remove(|change| goes_along(change, &shaken));
     run.remove(|change| early.removes(change));
     let tunnels = in_tunnel_order(run.plan, observed, &early);
+    let goes_down = |index: &usize| is_set_down(&run.plan.changes[*index]);
+    let (down, tunnels): (Vec<usize>, Vec<usize>) = tunnels.into_iter().partition(goes_down);
     run.put(tunnels);
     run.put_back();
     run.put_in_order();
@@ -29,6 +31,7 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     run.remove(|change| matches!(change, Change::Route(..)));
     run.remove(|change| matches!(change, Change::Address(..)));
     run.remove(|change| matches!(change, Change::Tunnel(..)));
+    run.put(down);
     run.put_back();
     run.put_in_order();
 }
@@ -96,11 +99,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Addresses, then routes without a gateway, by way of which gateways are reached, then the others.
+    /// Addresses, then routes without a gateway, by way of which gateways are reached, then those with one. A blackhole
+    /// comes last, as what leads out of it has to be there.
     fn put_in_order(&mut self) {
         self.put_all(|change| matches!(change, Change::Address(..)));
-        self.put_all(|change| matches!(change, Change::Route(..)) && !has_gateway(change));
-        self.put_all(|change| matches!(change, Change::Route(..)) && has_gateway(change));
+        self.put_all(|change| leads_somewhere(change) && !has_gateway(change));
+        self.put_all(|change| leads_somewhere(change) && has_gateway(change));
+        self.put_all(|change| matches!(change, Change::Route(..)));
     }
 
     fn put_all(&mut self, chosen: impl Fn(&Change) -> bool) {
@@ -245,6 +250,18 @@ fn removes(change: &Change) -> bool {
     }
 }
 
+/// Whether a tunnel is only set down: what goes through it now is led elsewhere first.
+fn is_set_down(change: &Change) -> bool {
+    match change {
+        Change::Tunnel(_, Delta::Update { from, to }) => {
+            from.state != to.state
+                && to.state == AdminState::Down
+                && from.endpoints() == to.endpoints()
+        }
+        Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => false,
+    }
+}
+
 /// Addresses that the kernel makes again by itself (`IFAPROT_KERNEL_*`).
 pub(super) fn is_kernels_address(protocol: u8) -> bool {
     (1..=3).contains(&protocol)
@@ -277,6 +294,15 @@ fn either<'a, K: Ord, V>(
         .iter()
         .filter(move |(key, _)| !is_left(key))
         .chain(others)
+}
+
+fn leads_somewhere(change: &Change) -> bool {
+    match change {
+        Change::Route(_, delta) => delta
+            .after()
+            .is_some_and(|route| route.kind == RouteType::Unicast),
+        Change::Tunnel(..) | Change::Address(..) => false,
+    }
 }
 
 fn has_gateway(change: &Change) -> bool {

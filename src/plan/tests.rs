@@ -10,7 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::model::Model;
-use super::{Action, Change, Delta, Part, Plan, Terms, Undo, plan};
+use super::{Action, Change, Delta, Effect, Part, Plan, Terms, Undo, plan};
 use crate::state::{
     Address, AddressKey, AdminState, Device, InterfaceName, Ipip, Kind, MAIN_TABLE, NextHop,
     Observed, Route, RouteKey, RouteType, Scope, State, Ttl, Tunnel,
@@ -619,6 +619,51 @@ fn a_route_of_another_metric_comes_before_the_old_one_goes() {
             "Remove route 10.1.1.0/24",
         ]
     );
+}
+
+#[test]
+fn what_leads_out_of_a_blackhole_comes_before_it() {
+    let (key, blackhole) = route(1, None, None, PROTOCOL);
+    let shorter = RouteKey {
+        to: "10.1.0.0/16".parse().unwrap(),
+        ..key
+    };
+    let longer = route(1, Some("eth0"), None, PROTOCOL);
+    let plan = plan_of(
+        &state(&[], &[], &[(shorter, blackhole), longer]),
+        &State::default(),
+    );
+    let steps = plan.steps.iter();
+    let order: Vec<String> = steps
+        .map(|step| plan.changes[step.change].to_string())
+        .collect();
+    assert_eq!(order, ["route 10.1.1.0/24", "route 10.1.0.0/16"]);
+}
+
+#[test]
+fn a_route_moves_before_its_tunnel_is_set_down() {
+    let (one, other) = (tunnel(1, Some(11), 0, OURS), tunnel(1, Some(12), 0, OURS));
+    let down = Tunnel {
+        state: AdminState::Down,
+        ..one.clone()
+    };
+    let start = state(
+        &[("tun1", one), ("tun2", other.clone())],
+        &[],
+        &[route(1, Some("tun1"), None, PROTOCOL)],
+    );
+    let desired = state(
+        &[("tun1", down), ("tun2", other)],
+        &[],
+        &[route(1, Some("tun2"), None, PROTOCOL)],
+    );
+    let plan = plan_of(&desired, &start);
+    let steps = plan.steps.iter();
+    let order: Vec<String> = steps
+        .map(|step| format!("{:?} {}", step.part, plan.changes[step.change]))
+        .collect();
+    assert_eq!(order, ["Put route 10.1.1.0/24", "Put tunnel tun1"]);
+    assert_eq!(plan.effects, [Effect::Stops, Effect::None]);
 }
 
 #[test]
