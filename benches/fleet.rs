@@ -75,6 +75,7 @@ fn all_nodes(bencher: Bencher, nodes: usize) {
         adopt: false,
         prune: true,
         protect: Default::default(),
+        hitless: false,
     };
     let bare = Observed::bare();
     bencher.bench_local(|| {

@@ -385,6 +385,7 @@ impl<'a> Run<'a> {
         plan.is_empty()
             || !plan.conflicts.is_empty()
             || !plan.cuts.is_empty()
+            || !plan.hits.is_empty()
             || stands
             || self.rounds.last().is_some_and(Round::is_incomplete)
             || self.rounds.len() == self.most_rounds

@@ -102,8 +102,8 @@ impl Apply {
         }
         let source = Source::new(&self.input, files, terminal)?;
         let topology = &source.topology;
-        let mut terms = terms(topology, self.adopt, !self.no_prune);
-        terms.protect = self.options.protected(self.against.is_none());
+        let terms = terms(topology, self.adopt, !self.no_prune);
+        let terms = self.options.on_terms(terms, self.against.is_none());
         let wish = |goal| Wish {
             goal,
             terms: &terms,
@@ -218,8 +218,10 @@ impl Destroy {
                     protocol: route_protocol,
                     adopt: false,
                     prune: true,
-                    protect: options.protected(true),
+                    protect: Default::default(),
+                    hitless: false,
                 };
+                let terms = options.on_terms(terms, true);
                 let wish = Wish::destroy(None, &terms);
                 run_or_save(&options, &mut kernel, &wish, None, terminal)
             }
@@ -230,8 +232,7 @@ impl Destroy {
                 let source = Source::new(&input, input.read()?, terminal)?;
                 let host = node.host(&source.topology, &mut kernel)?;
                 let host = options.to_save(host);
-                let mut terms = terms(&source.topology, false, true);
-                terms.protect = options.protected(true);
+                let terms = options.on_terms(terms(&source.topology, false, true), true);
                 let wish = Wish::destroy(Some(&host), &terms);
                 run_or_save(&options, &mut kernel, &wish, Some(&source), terminal)
             }
@@ -246,5 +247,6 @@ pub(super) fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
         adopt,
         prune,
         protect: Default::default(),
+        hitless: false,
     }
 }

@@ -1,7 +1,7 @@
 //! `tunnelform apply` of a saved plan: just what it holds, or nothing.
 
 use tunnelform::kernel::{Kernel, OnRefusal};
-use tunnelform::plan::{Document, Origin, Plan, Purpose, Saved, Terms, Verdict, judge};
+use tunnelform::plan::{Document, Origin, Plan, Purpose, Saved, Verdict, judge};
 use tunnelform::reconcile::{self, Goal, Look};
 use tunnelform::topology::{Host, Name};
 
@@ -36,10 +36,7 @@ impl CarryOut<'_> {
         let mut kernel = Kernel::open(options.netns.as_deref())?;
         self.is_for_this_host(&mut kernel)?;
         tell_of_daemon(&kernel, &saved.terms.owner, terminal);
-        let terms = Terms {
-            protect: options.protected(true),
-            ..saved.terms.clone()
-        };
+        let terms = options.on_terms(saved.terms.clone(), true);
         let wish = Wish {
             goal,
             terms: &terms,

@@ -52,6 +52,9 @@ pub(super) struct Options {
     /// Change it all the same.
     #[arg(long)]
     force: bool,
+    /// Change nothing if any change would stop traffic, even briefly.
+    #[arg(long)]
+    require_hitless: bool,
     /// Take the change back unless `tunnelform confirm` comes within that time (1s to 1day, such as `60s`), even if this
     /// command and its terminal are gone.
     #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
@@ -144,11 +147,20 @@ impl<'a> Wish<'a> {
 
 impl Options {
     /// The addresses whose way is protected. An SSH connection leads to the namespace that it came into.
-    pub(super) fn protected(&self, live: bool) -> BTreeSet<IpAddr> {
+    fn protected(&self, live: bool) -> BTreeSet<IpAddr> {
         let here = live && self.netns.is_none();
         let ssh = here.then(operator::ssh_ends).unwrap_or_default();
         let wards = self.protect.iter().copied().chain(ssh);
         wards.filter(|_| !self.force).collect()
+    }
+
+    /// The terms, with what the flags add to them.
+    pub(super) fn on_terms(&self, terms: Terms, live: bool) -> Terms {
+        Terms {
+            protect: self.protected(live),
+            hitless: terms.hitless || self.require_hitless,
+            ..terms
+        }
     }
 
     /// What is saved is planned as it will be read.

@@ -229,6 +229,7 @@ pub(super) struct Totals {
     pub(super) changed: usize,
     pub(super) conflicts: usize,
     pub(super) obstacles: usize,
+    pub(super) not_hitless: usize,
     pub(super) failures: usize,
     pub(super) counts: Counts,
 }
@@ -241,6 +242,7 @@ impl Totals {
                 self.changed += usize::from(!plan.is_empty());
                 self.conflicts += usize::from(!plan.conflicts.is_empty());
                 self.obstacles += usize::from(!plan.obstacles.is_empty());
+                self.not_hitless += usize::from(!plan.hits.is_empty());
                 self.counts += plan.counts();
             }
             Err(_) => self.failures += 1,
@@ -258,6 +260,9 @@ impl Totals {
         }
         if self.obstacles > 0 {
             parts.push(format!("obstacles on {}", nodes(self.obstacles)));
+        }
+        if self.not_hitless > 0 {
+            parts.push(format!("stopped traffic on {}", nodes(self.not_hitless)));
         }
         (!parts.is_empty()).then(|| Failure(parts.join(", ")))
     }

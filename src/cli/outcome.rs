@@ -21,6 +21,12 @@ pub(super) fn in_the_way(plan: &Plan, on_refusal: OnRefusal) -> Option<String> {
             "{cuts} (--force changes it all the same, --confirm-within takes it back if that was wrong)"
         ));
     }
+    if !plan.hits.is_empty() {
+        return Some(format!(
+            "--require-hitless, and not hitless: {}",
+            plan.hits.join("; ")
+        ));
+    }
     match on_refusal {
         OnRefusal::Stop if !plan.obstacles.is_empty() => {
             let obstacles: Vec<String> = plan.obstacles.iter().map(ToString::to_string).collect();
@@ -74,11 +80,11 @@ pub(super) fn tell_of_return(taken_back: &TakenBack, terminal: &Terminal) -> u8 
 
 pub(super) fn taken_back(taken_back: &TakenBack) -> TakenBackDocument {
     let left = taken_back.left.as_ref();
-    let changes = left.map_or(&[][..], |plan| &plan.changes).iter();
+    let changes = left.iter();
     TakenBackDocument {
         complete: taken_back.is_complete(),
         left: changes
-            .map(|change| ChangeDocument::new(change, &Outcome::PENDING))
+            .flat_map(|plan| ChangeDocument::all(plan, |_| &Outcome::PENDING))
             .collect(),
         error: left.err().map(|error| {
             let Failure(why) = error.into();

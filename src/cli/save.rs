@@ -202,12 +202,14 @@ impl Directory {
             changes,
             conflicts,
             obstacles,
+            hits,
             ..
         } = &look.plan;
         if changes.is_empty() && conflicts.is_empty() {
             self.idle.borrow_mut().push(name.to_owned());
         }
-        if changes.is_empty() || !conflicts.is_empty() || !obstacles.is_empty() {
+        let stands = !conflicts.is_empty() || !obstacles.is_empty() || !hits.is_empty();
+        if changes.is_empty() || stands {
             return Ok(());
         }
         save_offline(&self.file(name), of, against, look, terms)

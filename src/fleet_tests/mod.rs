@@ -36,6 +36,7 @@ fn terms(topology: &Topology) -> Terms {
         adopt: false,
         prune: true,
         protect: Default::default(),
+        hitless: false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::socket::{Channel, Request};
 use super::{Error, Indices, OnRefusal, Refusal, address, link, route, snapshot};
 use crate::plan::{Action, Change, Delta, Outcome, Part, Plan, Status, Step};
-use crate::state::{InterfaceName, Observed};
+use crate::state::{InterfaceName, Observed, Tunnel};
 
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
@@ -168,12 +168,12 @@ impl Run<'_> {
     fn tunnel(
         &mut self,
         name: InterfaceName,
-        delta: &Delta<crate::state::Tunnel>,
+        delta: &Delta<Tunnel>,
         part: Part,
     ) -> Result<Vec<Request>, InterfaceName> {
         match (part, delta) {
             (Part::Remove, _) => {
-                self.renewed.insert(name);
+                self.forget_index(name, delta);
                 self.indices
                     .get(&name)
                     .map(|index| vec![link::delete(*index)])
@@ -183,14 +183,27 @@ impl Run<'_> {
                 let index = self.indices.get(&name).copied().ok_or(name)?;
                 link::update(index, from, to, &self.indices).map(|request| vec![request])
             }
+            // With its own index again all that is on it can follow in the same send, and who knows it by its index
+            // still does.
+            (Part::Put, Delta::Replace { to, .. }) if self.indices.contains_key(&name) => {
+                let index = self.indices.get(&name).copied();
+                link::create(name, index, to, &self.indices).map(Vec::from)
+            }
             (
                 Part::Put,
                 Delta::Create(to) | Delta::Replace { to, .. } | Delta::Restore { to, .. },
             ) => {
                 self.renewed.insert(name);
-                link::create(name, to, &self.indices).map(Vec::from)
+                link::create(name, None, to, &self.indices).map(Vec::from)
             }
             (Part::Put, Delta::Delete { .. }) => Ok(Vec::new()),
+        }
+    }
+
+    /// A deleted tunnel's index is of no use, unless the tunnel gets it again.
+    fn forget_index(&mut self, name: InterfaceName, delta: &Delta<Tunnel>) {
+        if delta.action() != Action::Replace {
+            self.renewed.insert(name);
         }
     }
 
@@ -208,10 +221,11 @@ impl Run<'_> {
         };
         let mut moved = Vec::new();
         for step in steps {
-            let Some(name) = self.removed_tunnel(step) else {
+            let Change::Tunnel(name, delta) = &self.plan.changes[step.change] else {
                 continue;
             };
-            self.renewed.insert(name);
+            let name = *name;
+            self.forget_index(name, delta);
             match self.indices.get(&name) {
                 Some(index) => {
                     let request = link::set_group(*index, group);

@@ -258,17 +258,19 @@ fn link_info(kind: &Kind, indices: &Indices) -> Result<LinkAttribute, InterfaceN
 }
 
 /// The requests that create a tunnel, bring it up and mark it. They belong into one send: the kernel ignores an alias
-/// in the request that creates a device.
+/// in the request that creates a device. With an index, the device has that one.
 ///
 /// # Errors
 /// The underlay device, if it doesn't exist.
 pub(super) fn create(
     name: InterfaceName,
+    index: Option<u32>,
     tunnel: &Tunnel,
     indices: &Indices,
 ) -> Result<[Request; 2], InterfaceName> {
     let ifname = LinkAttribute::IfName(name.to_string());
     let mut message = LinkMessage::default();
+    message.header.index = index.unwrap_or(0);
     admin_state(&mut message, tunnel.state);
     message.attributes = vec![
         ifname.clone(),

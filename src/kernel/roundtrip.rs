@@ -211,7 +211,7 @@ proptest! {
 
     #[test]
     fn tunnels(tunnel in tunnel()) {
-        let [create, mark] = link::create("tun9".parse().unwrap(), &tunnel, &indices()).unwrap();
+        let [create, mark] = link::create("tun9".parse().unwrap(), None, &tunnel, &indices()).unwrap();
         let (bytes, marking) = (payload(&create.message), payload(&mark.message));
         let read = link::decode(&bytes).unwrap();
         prop_assert!(read.is_tunnel());

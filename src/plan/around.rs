@@ -8,7 +8,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Change, Delta, Object, Plan, Terms, diff, order};
+use super::{Change, Delta, Object, Plan, Terms, diff, effect, order};
 use crate::state::{Desired, InterfaceName, Observed, Unmet};
 
 /// A plan, and what it leaves for later.
@@ -91,6 +91,7 @@ pub fn plan_around(
         }
     }
     order::order(&mut around.plan, state, observed);
+    around.plan.effects = effect::effects(&around.plan, observed);
     around
 }
 

@@ -33,6 +33,8 @@ pub struct Document {
     pub obstacles: Vec<Obstacle>,
     /// Protected addresses that would be cut off; nothing is changed while there is any.
     pub cuts: Vec<Cut>,
+    /// With `--require-hitless` the changes that stop traffic, with their effect; nothing is changed while there is any.
+    pub hits: Vec<String>,
     /// What else to know.
     pub warnings: Vec<String>,
     /// What became of what was done before something went wrong; null: nothing was taken back.
@@ -171,6 +173,7 @@ impl Document {
             conflicts: Vec::new(),
             obstacles: Vec::new(),
             cuts: Vec::new(),
+            hits: Vec::new(),
             warnings: Vec::new(),
             taken_back: None,
             on_trial_s: None,
@@ -179,13 +182,11 @@ impl Document {
         for (plan, outcomes) in rounds {
             document.counts += plan.counts();
             let outcome = |index: usize| outcomes.get(index).unwrap_or(&Outcome::PENDING);
-            let changes = plan.changes.iter().enumerate();
-            document
-                .changes
-                .extend(changes.map(|(index, change)| ChangeDocument::new(change, outcome(index))));
+            document.changes.extend(ChangeDocument::all(plan, outcome));
             document.conflicts.extend(plan.conflicts.iter().cloned());
             document.obstacles.extend(plan.obstacles.iter().cloned());
             document.cuts.extend(plan.cuts.iter().cloned());
+            document.hits.extend(plan.hits.iter().cloned());
             document.warnings.extend(plan.warnings.iter().cloned());
         }
         document
@@ -193,8 +194,16 @@ impl Document {
 }
 
 impl ChangeDocument {
-    /// A change, and what became of it.
-    pub fn new(change: &Change, outcome: &Outcome) -> Self {
+    /// A plan's changes, and what became of each.
+    pub fn all<'a>(
+        plan: &'a Plan,
+        outcome: impl Fn(usize) -> &'a Outcome + 'a,
+    ) -> impl Iterator<Item = Self> + 'a {
+        let changes = plan.changes.iter().enumerate();
+        changes.map(move |(index, change)| Self::new(change, plan.effect(index), outcome(index)))
+    }
+
+    fn new(change: &Change, effect: Effect, outcome: &Outcome) -> Self {
         let (before, after) = change.values();
         let attributes = change
             .attributes()
@@ -208,7 +217,7 @@ impl ChangeDocument {
             after,
             attributes: attributes.collect(),
             why: change.why().map(str::to_owned),
-            effect: change.effect(),
+            effect,
             status: outcome.status,
             error: outcome.error.clone(),
         }

@@ -7,6 +7,9 @@ mod cut;
 mod dependents;
 mod diff;
 mod document;
+mod effect;
+#[cfg(test)]
+mod forwarding_tests;
 mod in_place;
 mod model;
 mod obstacles;
@@ -56,6 +59,9 @@ pub struct Terms {
     pub prune: bool,
     /// Addresses whose way isn't to be removed or redirected.
     pub protect: BTreeSet<IpAddr>,
+    /// Whether traffic mustn't stop anywhere, not even briefly.
+    #[serde(rename = "require_hitless")]
+    pub hitless: bool,
 }
 
 /// The changes, and what a person should know before they are made.
@@ -67,6 +73,8 @@ pub struct Plan {
     pub withheld: Vec<Change>,
     /// Tunnels that lack a fact about the host: nothing of theirs is among the changes.
     pub unmet: BTreeMap<InterfaceName, Unmet>,
+    /// What each change does to traffic.
+    pub effects: Vec<Effect>,
     /// How the changes are carried out.
     pub steps: Vec<Step>,
     /// Objects that stand in the way. A plan with conflicts must not be carried out.
@@ -75,6 +83,8 @@ pub struct Plan {
     pub obstacles: Vec<Obstacle>,
     /// Protected addresses that would be cut off. A plan with cuts must not be carried out.
     pub cuts: Vec<Cut>,
+    /// What stops traffic where nothing may. A plan with hits must not be carried out.
+    pub hits: Vec<String>,
     /// What else to know.
     pub warnings: Vec<String>,
 }
@@ -205,15 +215,18 @@ impl std::fmt::Display for Cut {
     }
 }
 
-/// What a change does to traffic while it's made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+/// What a change does to traffic.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
-    /// No packet is lost.
+    /// No packet is lost. (The kernel takes a tunnel whose options it sets out of its table for a moment: no loss was
+    /// seen.)
     None,
-    /// Traffic stops for the moment between two messages of one batch.
+    /// Packets may be lost until the run's next messages are carried out, or until senders have learnt of a smaller MTU.
     Brief,
-    /// Traffic through the object stops: for good, or until its replacement stands.
+    /// Traffic that goes now won't, or not to the same far end.
     Stops,
 }
 
@@ -231,11 +244,9 @@ pub fn plan(desired: &Desired, known: Option<&State>, observed: &Observed, terms
         changes,
         withheld,
         unmet: desired.unmet.clone(),
-        steps: Vec::new(),
         conflicts,
-        obstacles: Vec::new(),
-        cuts: Vec::new(),
         warnings,
+        ..Plan::default()
     };
     order::order(&mut plan, &desired.state, observed);
     let narrow = plan
@@ -244,8 +255,12 @@ pub fn plan(desired: &Desired, known: Option<&State>, observed: &Observed, terms
         .filter_map(|change| narrow(change, desired));
     let narrow: Vec<String> = narrow.collect();
     plan.warnings.extend(narrow);
+    plan.effects = effect::effects(&plan, observed);
     plan.obstacles = obstacles::obstacles(&plan.changes, desired, observed);
     plan.cuts = cut::cuts(&plan, &terms.protect, observed);
+    if terms.hitless {
+        plan.hits = plan.all_hits().collect();
+    }
     plan
 }
 
@@ -281,6 +296,20 @@ impl Plan {
         own || cut::may_cut(self, &terms.protect, observed)
     }
 
+    /// What a change does to traffic. Where nobody has found out, it may stop.
+    pub fn effect(&self, change: usize) -> Effect {
+        self.effects.get(change).copied().unwrap_or(Effect::Stops)
+    }
+
+    /// The changes that have an effect on traffic, in words.
+    fn all_hits(&self) -> impl Iterator<Item = String> {
+        let changes = self.changes.iter().enumerate();
+        changes.filter_map(|(index, change)| {
+            let effect = self.effect(index).words()?;
+            Some(format!("{change} ({effect})"))
+        })
+    }
+
     /// How many changes of each kind there are.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
@@ -294,6 +323,17 @@ impl Plan {
             } += 1;
         }
         counts
+    }
+}
+
+impl Effect {
+    /// The effect in words; `None`: there is none.
+    fn words(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Brief => Some("traffic: brief"),
+            Self::Stops => Some("traffic: stops"),
+        }
     }
 }
 
@@ -434,22 +474,6 @@ impl Change {
                 None => key.to_string(),
             },
             Self::Route(key, _) => key.to_string(),
-        }
-    }
-
-    /// What the change does to traffic.
-    pub fn effect(&self) -> Effect {
-        match self {
-            Self::Tunnel(_, Delta::Update { from, to }) if from.state != to.state => match to.state
-            {
-                AdminState::Up => Effect::None,
-                AdminState::Down => Effect::Stops,
-            },
-            _ => match self.action() {
-                Action::Create | Action::Update => Effect::None,
-                Action::Restore => Effect::Brief,
-                Action::Replace | Action::Delete => Effect::Stops,
-            },
         }
     }
 }

@@ -9,13 +9,12 @@ use std::net::IpAddr;
 use super::model::Model;
 use super::{Action, Change, Delta, Object, Part, Plan, Step};
 use crate::state::{
-    Address, AddressKey, AdminState, Endpoints, InterfaceName, Kind, Observed, Route, RouteKey,
+    Address, AddressKey, AdminState, Endpoints, InterfaceName, Observed, Route, RouteKey,
     RouteType, State,
 };
 
 pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     break_endpoint_cycles(plan, observed);
-    bind_again(plan, desired);
     let early = Early::new(plan);
     let mut run = Run::new(plan, desired, observed);
 
@@ -23,6 +22,8 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     run.remove(|change| goes_along(change, &shaken));
     run.remove(|change| early.removes(change));
     let tunnels = in_tunnel_order(run.plan, observed, &early);
+    let goes_down = |index: &usize| is_set_down(&run.plan.changes[*index]);
+    let (down, tunnels): (Vec<usize>, Vec<usize>) = tunnels.into_iter().partition(goes_down);
     run.put(tunnels);
     run.put_back();
     run.put_in_order();
@@ -30,6 +31,7 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     run.remove(|change| matches!(change, Change::Route(..)));
     run.remove(|change| matches!(change, Change::Address(..)));
     run.remove(|change| matches!(change, Change::Tunnel(..)));
+    run.put(down);
     run.put_back();
     run.put_in_order();
 }
@@ -91,24 +93,19 @@ impl<'a> Run<'a> {
     fn remove(&mut self, chosen: impl Fn(&Change) -> bool) {
         for index in 0..self.plan.changes.len() {
             let change = &self.plan.changes[index];
-            let removes = match change {
-                // A route is replaced atomically, so only a deletion removes it.
-                Change::Route(..) => change.action() == Action::Delete,
-                Change::Tunnel(..) | Change::Address(..) => {
-                    matches!(change.action(), Action::Delete | Action::Replace)
-                }
-            };
-            if removes && chosen(change) && self.removed.insert(index) {
+            if removes(change) && chosen(change) && self.removed.insert(index) {
                 self.step(index, Part::Remove);
             }
         }
     }
 
-    /// Addresses, then routes without a gateway, by way of which gateways are reached, then the others.
+    /// Addresses, then routes without a gateway, by way of which gateways are reached, then those with one. A blackhole
+    /// comes last, as what leads out of it has to be there.
     fn put_in_order(&mut self) {
         self.put_all(|change| matches!(change, Change::Address(..)));
-        self.put_all(|change| matches!(change, Change::Route(..)) && !has_gateway(change));
-        self.put_all(|change| matches!(change, Change::Route(..)) && has_gateway(change));
+        self.put_all(|change| leads_somewhere(change) && !has_gateway(change));
+        self.put_all(|change| leads_somewhere(change) && has_gateway(change));
+        self.put_all(|change| matches!(change, Change::Route(..)));
     }
 
     fn put_all(&mut self, chosen: impl Fn(&Change) -> bool) {
@@ -242,6 +239,29 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Whether a change takes its object away, be it for a moment.
+fn removes(change: &Change) -> bool {
+    match change {
+        // A route is replaced atomically, so only a deletion removes it.
+        Change::Route(..) => change.action() == Action::Delete,
+        Change::Tunnel(..) | Change::Address(..) => {
+            matches!(change.action(), Action::Delete | Action::Replace)
+        }
+    }
+}
+
+/// Whether a tunnel is only set down: what goes through it now is led elsewhere first.
+fn is_set_down(change: &Change) -> bool {
+    match change {
+        Change::Tunnel(_, Delta::Update { from, to }) => {
+            from.state != to.state
+                && to.state == AdminState::Down
+                && from.endpoints() == to.endpoints()
+        }
+        Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => false,
+    }
+}
+
 /// Addresses that the kernel makes again by itself (`IFAPROT_KERNEL_*`).
 pub(super) fn is_kernels_address(protocol: u8) -> bool {
     (1..=3).contains(&protocol)
@@ -274,6 +294,15 @@ fn either<'a, K: Ord, V>(
         .iter()
         .filter(move |(key, _)| !is_left(key))
         .chain(others)
+}
+
+fn leads_somewhere(change: &Change) -> bool {
+    match change {
+        Change::Route(_, delta) => delta
+            .after()
+            .is_some_and(|route| route.kind == RouteType::Unicast),
+        Change::Tunnel(..) | Change::Address(..) => false,
+    }
 }
 
 fn has_gateway(change: &Change) -> bool {
@@ -330,7 +359,8 @@ impl Early {
 
     /// The devices that lose their routes early, with themselves or with an address.
     fn shaken(&self, changes: &[Change]) -> BTreeSet<InterfaceName> {
-        let removed = changes.iter().filter(|change| self.removes(change));
+        let removed = changes.iter();
+        let removed = removed.filter(|change| removes(change) && self.removes(change));
         let devices = removed.filter_map(|change| match change {
             Change::Tunnel(name, _) => Some(*name),
             Change::Address(key, _) => Some(key.device),
@@ -449,41 +479,6 @@ fn break_endpoint_cycles(plan: &mut Plan, observed: &Observed) {
             way.push(*next);
         }
         settled.extend(way);
-    }
-}
-
-/// A tunnel that is bound to one that is replaced stays bound to what is gone, until it's told of the new one.
-fn bind_again(plan: &mut Plan, desired: &State) {
-    let (mut replaced, mut changed) = (BTreeSet::new(), BTreeSet::new());
-    for change in &plan.changes {
-        if let Change::Tunnel(name, delta) = change {
-            changed.insert(*name);
-            if delta.action() == Action::Replace {
-                replaced.insert(*name);
-            }
-        }
-    }
-    for (name, to) in desired
-        .tunnels
-        .iter()
-        .filter(|(name, _)| !changed.contains(name))
-    {
-        if to
-            .endpoints()
-            .device
-            .is_some_and(|device| replaced.contains(&device))
-        {
-            let mut from = to.clone();
-            let Kind::Ipip(ipip) = &mut from.kind;
-            ipip.device = None;
-            plan.changes.push(Change::Tunnel(
-                *name,
-                Delta::Update {
-                    from,
-                    to: to.clone(),
-                },
-            ));
-        }
     }
 }
 

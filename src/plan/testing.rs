@@ -29,5 +29,6 @@ pub(super) fn terms(owner: &str) -> Terms {
         adopt: false,
         prune: true,
         protect: Default::default(),
+        hitless: false,
     }
 }

@@ -10,15 +10,15 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::model::Model;
-use super::{Action, Change, Delta, Part, Plan, Terms, Undo, plan};
+use super::{Action, Change, Delta, Effect, Part, Plan, Terms, Undo, plan};
 use crate::state::{
     Address, AddressKey, AdminState, Device, InterfaceName, Ipip, Kind, MAIN_TABLE, NextHop,
     Observed, Route, RouteKey, RouteType, Scope, State, Ttl, Tunnel,
 };
 
-const OURS: &str = "tunnelform:ours";
-const PROTOCOL: u8 = 117;
-const FOREIGN: u8 = 4;
+pub(super) const OURS: &str = "tunnelform:ours";
+pub(super) const PROTOCOL: u8 = 117;
+pub(super) const FOREIGN: u8 = 4;
 
 fn name(text: &str) -> InterfaceName {
     text.parse().unwrap()
@@ -102,6 +102,17 @@ fn route(net: u8, device: Option<&str>, src: Option<u8>, protocol: u8) -> (Route
     )
 }
 
+/// A prefix, of few that lie in one another, and a metric.
+fn any_route() -> impl Strategy<Value = (IpNet, u32)> {
+    let to = prop_oneof![
+        6 => (1..5u8).prop_map(|net| Ipv4Addr::new(10, 1, net, 0)).prop_map(|ip| (ip, 24)),
+        1 => Just((Ipv4Addr::new(10, 1, 1, 128), 25)),
+        1 => Just((Ipv4Addr::new(10, 1, 0, 0), 16)),
+    ];
+    let to = to.prop_map(|(ip, length)| IpNet::new(ip.into(), length).unwrap());
+    (to, prop::sample::select(vec![0, 0, 7]))
+}
+
 /// One host's state: few names, endpoints and prefixes, so that things collide.
 pub(crate) fn any_state(
     aliases: &'static [&'static str],
@@ -130,7 +141,7 @@ pub(crate) fn any_state(
         0..5,
     );
     let hop = option::of(prop::sample::select(vec!["tun1", "tun2", "tun3", "eth0"]));
-    let routes = vec((1..5u8, hop, option::of(1..4u8), protocol), 0..5);
+    let routes = vec((any_route(), hop, option::of(1..4u8), protocol), 0..6);
     (tunnels, addresses, routes).prop_map(|(tunnels, addresses, routes)| {
         let mut state = State::default();
         let mut endpoints = BTreeSet::new();
@@ -150,13 +161,14 @@ pub(crate) fn any_state(
                     .extend([address(device, host, prefix_len, metric, protocol)]);
             }
         }
-        for (net, device, src, protocol) in routes {
+        for ((to, metric), device, src, protocol) in routes {
             let src = src.filter(|_| device.is_some()).filter(|host| {
                 let local = IpAddr::V4(Ipv4Addr::new(10, 0, 0, *host));
                 state.addresses.keys().any(|key| key.local == local)
             });
             if device.is_none_or(|device| exists(&state, device)) {
-                state.routes.extend([route(net, device, src, protocol)]);
+                let (key, value) = route(0, device, src, protocol);
+                state.routes.insert(RouteKey { to, metric, ..key }, value);
             }
         }
         state
@@ -194,13 +206,14 @@ pub(crate) fn observe(state: State) -> Observed {
     observed
 }
 
-fn terms(adopt: bool) -> Terms {
+pub(super) fn terms(adopt: bool) -> Terms {
     Terms {
         owner: "ours".parse().unwrap(),
         protocol: PROTOCOL,
         adopt,
         prune: true,
         protect: Default::default(),
+        hitless: false,
     }
 }
 
@@ -606,6 +619,81 @@ fn a_route_goes_before_the_tunnel_that_would_take_it_along() {
             "Put route 10.1.1.0/24 metric 2",
         ]
     );
+}
+
+/// A tunnel that changes where it is takes no route along, so nothing goes early for its sake.
+#[test]
+fn a_route_of_another_metric_comes_before_the_old_one_goes() {
+    let (key, value) = route(1, Some("tun1"), None, PROTOCOL);
+    let other = RouteKey { metric: 7, ..key };
+    let start = state(
+        &[("tun1", tunnel(1, Some(11), 0, OURS))],
+        &[],
+        &[(key, value.clone())],
+    );
+    let desired = state(
+        &[("tun1", tunnel(1, Some(11), 64, OURS))],
+        &[],
+        &[(other, value)],
+    );
+    let plan = plan_of(&desired, &start);
+    let steps = plan.steps.iter();
+    let order: Vec<String> = steps
+        .map(|step| format!("{:?} {}", step.part, plan.changes[step.change]))
+        .collect();
+    assert_eq!(
+        order,
+        [
+            "Put tunnel tun1",
+            "Put route 10.1.1.0/24 metric 7",
+            "Remove route 10.1.1.0/24",
+        ]
+    );
+}
+
+#[test]
+fn what_leads_out_of_a_blackhole_comes_before_it() {
+    let (key, blackhole) = route(1, None, None, PROTOCOL);
+    let shorter = RouteKey {
+        to: "10.1.0.0/16".parse().unwrap(),
+        ..key
+    };
+    let longer = route(1, Some("eth0"), None, PROTOCOL);
+    let plan = plan_of(
+        &state(&[], &[], &[(shorter, blackhole), longer]),
+        &State::default(),
+    );
+    let steps = plan.steps.iter();
+    let order: Vec<String> = steps
+        .map(|step| plan.changes[step.change].to_string())
+        .collect();
+    assert_eq!(order, ["route 10.1.1.0/24", "route 10.1.0.0/16"]);
+}
+
+#[test]
+fn a_route_moves_before_its_tunnel_is_set_down() {
+    let (one, other) = (tunnel(1, Some(11), 0, OURS), tunnel(1, Some(12), 0, OURS));
+    let down = Tunnel {
+        state: AdminState::Down,
+        ..one.clone()
+    };
+    let start = state(
+        &[("tun1", one), ("tun2", other.clone())],
+        &[],
+        &[route(1, Some("tun1"), None, PROTOCOL)],
+    );
+    let desired = state(
+        &[("tun1", down), ("tun2", other)],
+        &[],
+        &[route(1, Some("tun2"), None, PROTOCOL)],
+    );
+    let plan = plan_of(&desired, &start);
+    let steps = plan.steps.iter();
+    let order: Vec<String> = steps
+        .map(|step| format!("{:?} {}", step.part, plan.changes[step.change]))
+        .collect();
+    assert_eq!(order, ["Put route 10.1.1.0/24", "Put tunnel tun1"]);
+    assert_eq!(plan.effects, [Effect::Stops, Effect::None]);
 }
 
 #[test]

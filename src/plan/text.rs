@@ -78,6 +78,10 @@ impl Plan {
             let sign = style.paint(AnsiColor::Red, "cut:");
             let _ = writeln!(text, "{sign} {cut}");
         }
+        for hit in &self.hits {
+            let sign = style.paint(AnsiColor::Red, "not hitless:");
+            let _ = writeln!(text, "{sign} {hit}");
+        }
         for warning in &self.warnings {
             let _ = writeln!(
                 text,
@@ -85,8 +89,12 @@ impl Plan {
                 style.paint(AnsiColor::Yellow, "warning:")
             );
         }
-        for change in &self.changes {
-            let _ = writeln!(text, "{}", change.text(style));
+        for (index, change) in self.changes.iter().enumerate() {
+            let _ = write!(text, "{}", change.head(style));
+            if let Some(effect) = self.effect(index).words() {
+                let _ = write!(text, "  ({effect})");
+            }
+            let _ = writeln!(text, "{}", change.attribute_lines());
         }
         if !text.is_empty() {
             text.push('\n');
@@ -139,6 +147,10 @@ impl std::fmt::Display for Obstacle {
 impl Change {
     /// The change's block: its sign, its object, and what differs.
     pub fn text(&self, style: Style) -> String {
+        self.head(style) + &self.attribute_lines()
+    }
+
+    fn head(&self, style: Style) -> String {
         let mut text = format!(
             "{} {}",
             style.sign(self.action()),
@@ -155,14 +167,19 @@ impl Change {
                 }
             }
             Action::Replace => {
-                let why = self.why().unwrap_or_default();
-                let _ = write!(text, "  ({why}; traffic through it stops meanwhile)");
+                let _ = write!(text, "  ({})", self.why().unwrap_or_default());
             }
             Action::Restore => {
                 let _ = write!(text, "  (put back: {})", self.why().unwrap_or_default());
             }
             Action::Update => {}
         }
+        text
+    }
+
+    /// What differs, a line for each attribute, each with the line break before it.
+    fn attribute_lines(&self) -> String {
+        let mut text = String::new();
         for (attribute, old, new) in self.attributes() {
             let _ = write!(
                 text,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::order::{is_kernels_address, is_kernels_route};
-use super::{Change, Delta, Plan, in_place, order};
+use super::{Change, Delta, Plan, effect, in_place, order};
 use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
 
 /// What plans touch, as it was before the first of them. As JSON it waits in a file for whoever goes back.
@@ -126,6 +126,7 @@ impl Undo {
             ..Plan::default()
         };
         order::order(&mut plan, &before, now);
+        plan.effects = effect::effects(&plan, now);
         plan
     }
 

@@ -217,6 +217,7 @@ impl<O: Origin> Source<O> {
             adopt: self.adopt,
             prune: true,
             protect: Default::default(),
+            hitless: false,
         };
         let targets = probe::targets(&topology.fleet(), &host);
         Ok((host, terms, targets))

@@ -7,21 +7,25 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Unfit, shape, typed};
-use crate::plan::{Action, Change, Delta, Plan};
+use crate::plan::{Action, Change, Delta, Effect, Plan};
 use crate::state::{Address, AddressKey, InterfaceName, Route, RouteKey, Tunnel};
 
 /// What of the document the changes can be made of. The rest follows from them.
 #[derive(Deserialize)]
 pub(super) struct Told {
     changes: Vec<ToldChange>,
+    hits: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Told {
     pub(super) fn plan(self) -> Result<Plan, Unfit> {
+        let effects = self.changes.iter().map(|change| change.effect).collect();
         let changes = self.changes.into_iter().map(Change::try_from);
         Ok(Plan {
+            effects,
             changes: changes.collect::<Result<_, _>>()?,
+            hits: self.hits,
             warnings: self.warnings,
             ..Plan::default()
         })
@@ -35,6 +39,7 @@ struct ToldChange {
     before: Value,
     after: Value,
     why: Option<String>,
+    effect: Effect,
 }
 
 #[derive(Deserialize)]

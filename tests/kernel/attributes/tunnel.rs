@@ -259,7 +259,7 @@ fn is_replaced(host: &Host, file: &str, why: &str) -> Seen {
     let change = plan.change("tunnel", "tun1");
     assert_eq!(
         (&change["action"], &change["effect"]),
-        (&json!("replace"), &json!("stops"))
+        (&json!("replace"), &json!("brief"))
     );
     assert!(
         change["why"]
@@ -269,7 +269,7 @@ fn is_replaced(host: &Host, file: &str, why: &str) -> Seen {
     );
     host.settled(file);
     let seen = host.seen();
-    assert_ne!(seen.link("tun1")["ifindex"], before);
+    assert_eq!(seen.link("tun1")["ifindex"], before);
     assert_eq!(seen.link("tun1")["ifalias"], "tunnelform:hq");
     seen.address("tun1", "10.10.0.1");
     seen.address("tun1", "fd00::1");

@@ -1,0 +1,173 @@
+//! No window without a route: walking any plan's steps, whoever could be reached before and can be after can be reached
+//! all the time, but where a change says that traffic stops.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::model::Model;
+use super::tests::{FOREIGN, OURS, PROTOCOL, any_state, observe, terms};
+use super::{Change, Effect, Object, Plan, plan};
+use crate::state::{
+    AdminState, InterfaceName, MAIN_TABLE, Observed, RouteKey, RouteType, State, prefixes,
+};
+
+/// What a packet takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Taken {
+    Route(RouteKey),
+    Network(InterfaceName),
+}
+
+/// What a packet to an address takes in the main table, if it leads anywhere: the longest prefix, among routes and the
+/// networks of addresses, then the lowest metric.
+fn taken(state: &State, address: IpAddr) -> Option<Taken> {
+    prefixes(address).find_map(|to| {
+        let with = |tos, metric| RouteKey {
+            table: MAIN_TABLE,
+            to,
+            tos,
+            metric,
+        };
+        let mut routes = state.routes.range(with(0, 0)..=with(0, u32::MAX));
+        let networks = state.addresses.iter().filter(|(key, value)| {
+            let up = |tunnel: &crate::state::Tunnel| tunnel.state == AdminState::Up;
+            value.network(key) == Some(to)
+                && !value.noprefixroute
+                && state.tunnels.get(&key.device).is_none_or(up)
+        });
+        let network = networks.min_by_key(|(_, value)| value.metric);
+        match (routes.next(), network) {
+            (Some((key, route)), network)
+                if network.is_none_or(|(_, value)| key.metric <= value.metric) =>
+            {
+                Some((route.kind == RouteType::Unicast).then_some(Taken::Route(*key)))
+            }
+            (_, Some((key, _))) => Some(Some(Taken::Network(key.device))),
+            (Some(_) | None, None) => None,
+        }
+    })?
+}
+
+/// The addresses that tell the prefixes of random states apart.
+fn samples() -> Vec<IpAddr> {
+    let behind = (1..5).flat_map(|net| [[10, 1, net, 9], [10, 1, net, 200]]);
+    let nearby = [[10, 0, 0, 9], [10, 0, 0, 200], [10, 1, 9, 9]];
+    behind.chain(nearby).map(IpAddr::from).collect()
+}
+
+/// Whether a change that says that it stops traffic is about what a packet took, or will take.
+fn is_told(plan: &Plan, ways: [(&State, Taken); 2]) -> bool {
+    let (mut objects, mut devices) = (BTreeSet::new(), BTreeSet::new());
+    let mut sources = BTreeSet::new();
+    for (state, taken) in ways {
+        match taken {
+            Taken::Network(device) => {
+                devices.insert(device);
+            }
+            Taken::Route(key) => {
+                objects.insert(Object::Route(key));
+                let route = &state.routes[&key];
+                devices.extend(route.devices());
+                sources.extend(route.src);
+            }
+        }
+    }
+    plan.changes.iter().enumerate().any(|(index, change)| {
+        let concerned = match change.object() {
+            Object::Tunnel(name) => devices.contains(&name),
+            Object::Address(key) => devices.contains(&key.device) || sources.contains(&key.local),
+            route @ Object::Route(_) => objects.contains(&route),
+        };
+        concerned && plan.effect(index) != Effect::None
+    })
+}
+
+fn check(plan: &Plan, observed: &Observed) -> Result<(), TestCaseError> {
+    let states = states(plan, observed);
+    let (before, after) = (&states[0], &states[states.len() - 1]);
+    for address in samples() {
+        let ends = taken(before, address).zip(taken(after, address));
+        let Some((first, last)) = ends else { continue };
+        for (state, step) in states[1..].iter().zip(&plan.steps) {
+            let told = || is_told(plan, [(before, first), (after, last)]);
+            prop_assert!(
+                taken(state, address).is_some() || told(),
+                "{address} has no route after {:?} of {}, and nothing says so:\n{}",
+                step.part,
+                plan.changes[step.change],
+                plan.text(super::Style { color: false })
+            );
+        }
+    }
+    says_what_stops(plan, before, after)
+}
+
+/// Whoever can't be reached any more was stopped by a change that says so.
+fn says_what_stops(plan: &Plan, before: &State, after: &State) -> Result<(), TestCaseError> {
+    let stops = (0..plan.changes.len()).any(|index| plan.effect(index) == Effect::Stops);
+    for address in samples() {
+        let lost = taken(before, address).is_some() && taken(after, address).is_none();
+        prop_assert!(
+            stops || !lost,
+            "{address} is cut off, and nothing says so:\n{}",
+            plan.text(super::Style { color: false })
+        );
+    }
+    Ok(())
+}
+
+/// The state before the first step, and after each.
+fn states(plan: &Plan, observed: &Observed) -> Vec<State> {
+    let mut model = Model::new(observed);
+    let mut states = vec![model.state().clone()];
+    for step in &plan.steps {
+        model.step(&plan.changes, *step);
+        states.push(model.state().clone());
+    }
+    states
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_window_without_a_route(
+        desired in any_state(&[OURS], &[PROTOCOL]),
+        start in any_state(&[OURS, OURS, "", "tunnelform:theirs"], &[PROTOCOL, PROTOCOL, FOREIGN]),
+        adopt: bool,
+    ) {
+        let observed = observe(start);
+        let plan = plan(&desired.clone().into(), Some(&desired), &observed, &terms(adopt));
+        if plan.conflicts.is_empty() {
+            check(&plan, &observed)?;
+        }
+    }
+}
+
+/// The test above would prove nothing if nearly all of the plans stopped traffic anyway.
+#[test]
+fn many_random_plans_lose_nothing() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let states = any_state(&[OURS], &[PROTOCOL]);
+    let mut hitless = 0;
+    for _ in 0..400 {
+        let desired = states.new_tree(&mut runner).unwrap().current();
+        let observed = observe(states.new_tree(&mut runner).unwrap().current());
+        let plan = plan(
+            &desired.clone().into(),
+            Some(&desired),
+            &observed,
+            &terms(false),
+        );
+        let moved = plan
+            .changes
+            .iter()
+            .any(|change| matches!(change, Change::Route(..)));
+        let none = (0..plan.changes.len()).all(|index| plan.effect(index) == Effect::None);
+        hitless += usize::from(plan.conflicts.is_empty() && moved && none);
+    }
+    assert!(hitless > 20, "{hitless} of 400");
+}
