@@ -81,9 +81,13 @@ fn trials() -> Vec<Trial> {
             kill::trials(),
             traffic::trials(),
             watch::trials(),
-            watch_trial::trials(),
             probe::trials(),
             http::trials(),
+            gitops::trials(),
+            saved::trials(),
+            protect::trials(),
+            watch_trial::trials(),
+            trial::trials(),
             peers::trials(),
         ]
     };
@@ -93,10 +97,6 @@ fn trials() -> Vec<Trial> {
             random::trials(),
             follow::trials(),
             soak::trials(),
-            trial::trials(),
-            protect::trials(),
-            saved::trials(),
-            gitops::trials(),
         ]
     };
     match std::env::var(HALF).as_deref() {

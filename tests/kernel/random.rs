@@ -13,8 +13,8 @@ trials!(topologies, rolled_back);
 
 /// Cases of one run: one or two a second on one slow processor.
 const CASES: u64 = 200;
-/// Changes on trial that are taken back.
-const TRIALS: usize = 100;
+/// How often something is applied and rolled back, unless `TUNNELFORM_TRIALS` says more: each takes two seconds.
+const TRIALS: usize = 30;
 /// Of this many topologies that came out valid, few may be empty: else the test would prove nothing.
 const LEAST_CHANGES: usize = 600;
 
@@ -97,8 +97,10 @@ fn rolled_back() {
     let mut random = Random(seed);
     let world = World::new();
     let host = ready(&world);
+    let wanted = std::env::var("TUNNELFORM_TRIALS").ok();
+    let wanted = wanted.map_or(TRIALS, |text| text.parse().expect("a number"));
     let mut trials = 0;
-    while trials < TRIALS {
+    while trials < wanted {
         damage_of(&host, &mut random, 11);
         let topology = topology(&mut random);
         let shown = Shown(format!("trial {trials} of seed {seed}:\n{topology}"));
