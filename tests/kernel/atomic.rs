@@ -116,19 +116,6 @@ fn kept_going() {
     host.settled(&hq(AFTER));
 }
 
-/// Applies with a fault that strace puts into it.
-fn faulty(host: &Host, file: &str, inject: &str) -> Run {
-    let calls = inject.split(':').next().unwrap_or_default();
-    let (trace, inject) = (format!("trace={calls}"), format!("inject={inject}"));
-    let strace = ["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
-    let arguments = [
-        &strace[..],
-        &[TUNNELFORM, "apply", "-", "--netns", &host.netns],
-    ]
-    .concat();
-    run("strace", &arguments, file)
-}
-
 /// One fault at each call in turn: the host is as before, or as it should be, by what the exit code says.
 fn whole_or_nothing(calls: &str, error: &str) {
     let world = World::new();
@@ -137,11 +124,8 @@ fn whole_or_nothing(calls: &str, error: &str) {
     let (mut undone, mut n) = (0, 0);
     loop {
         n += 1;
-        let run = faulty(
-            &host,
-            &hq(AFTER),
-            &format!("{calls}:error={error}:when={n}"),
-        );
+        let inject = format!("{calls}:error={error}:when={n}");
+        let run = host.faulty_apply(&hq(AFTER), &[], &inject, &["-f"]);
         match run.code {
             0 => break,
             1 => {
@@ -167,19 +151,9 @@ fn killed() {
     let (mut undone, mut n) = (0, 0);
     loop {
         n += 1;
-        let inject = format!("inject=sendto,sendmsg:signal=KILL:when={n}");
+        let inject = format!("sendto,sendmsg:signal=KILL:when={n}");
         // Without -f, so that the messages of who is left behind aren't counted.
-        let strace = [
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=sendto,sendmsg",
-            "-e",
-            &inject,
-        ];
-        let apply = [TUNNELFORM, "apply", "-", "--netns", &host.netns];
-        let run = run("strace", &[&strace[..], &apply].concat(), &hq(AFTER));
+        let run = host.faulty_apply(&hq(AFTER), &[], &inject, &[]);
         if run.code == 0 {
             break;
         }
@@ -284,7 +258,7 @@ fn can_not_take_back() {
     // Of a conversation that broke off for good nobody knows how it stands.
     let broken = (1..MOST_SENDS).find_map(|n| {
         let inject = format!("sendto,sendmsg:error=EPERM:when={n}+");
-        let run = faulty(&host, &hq(AFTER), &inject);
+        let run = host.faulty_apply(&hq(AFTER), &[], &inject, &["-f"]);
         assert!(run.code == 1 || run.code == 3, "{run:?}");
         (run.code == 3).then_some(run)
     });

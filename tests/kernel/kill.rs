@@ -1,6 +1,6 @@
 //! SIGKILL at every message that an apply sends: the next apply makes all good, and nothing foreign is touched.
 
-use crate::world::{Host, Seen, TUNNELFORM, World, assert_same, run, trials};
+use crate::world::{Host, Seen, World, assert_same, trials};
 
 trials![create_and_delete, change];
 
@@ -25,23 +25,8 @@ fn topology(tunnels: usize, ttl: u8) -> String {
 
 /// Applies, but is killed at the n-th send. Whether it was: else it came through.
 fn killed(host: &Host, file: &str, n: usize) -> bool {
-    let inject = format!("inject=sendto,sendmsg:signal=KILL:when={n}");
-    let strace = [
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=sendto,sendmsg",
-        "-e",
-        &inject,
-    ];
-    let arguments = [
-        &strace[..],
-        &[TUNNELFORM, "apply", "-", "--netns", &host.netns],
-    ]
-    .concat();
-    let run = run("strace", &arguments, file);
+    let inject = format!("sendto,sendmsg:signal=KILL:when={n}");
+    let run = host.faulty_apply(file, &[], &inject, &["-f"]);
     assert!(run.code == 0 || run.code == 128 + 9, "{run:?}");
     run.code != 0
 }

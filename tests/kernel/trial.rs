@@ -171,27 +171,9 @@ fn killed_at_each_message() {
     let (host, seen) = before(&world);
     let mut undone = 0;
     for n in 1..MOST_SENDS {
-        let inject = format!("inject=sendto,sendmsg:signal=KILL:when={n}");
+        let inject = format!("sendto,sendmsg:signal=KILL:when={n}");
         // Without -f, so that the guardian's messages aren't counted.
-        let strace = [
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=sendto,sendmsg",
-            "-e",
-            &inject,
-        ];
-        let apply = [
-            TUNNELFORM,
-            "apply",
-            "-",
-            "--confirm-within",
-            "1h",
-            "--netns",
-            &host.netns,
-        ];
-        let run = run("strace", &[&strace[..], &apply].concat(), &hq(AFTER));
+        let run = host.faulty_apply(&hq(AFTER), &["--confirm-within", "1h"], &inject, &[]);
         if run.code == 0 {
             assert!(undone >= 3, "of {n} kills only {undone} came in the middle");
             host.tunnelform(&["rollback"], "").ok();

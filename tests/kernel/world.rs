@@ -174,6 +174,24 @@ impl Host {
         self.tunnelform(&all, topology)
     }
 
+    /// Applies a topology with a fault that strace puts into it (`sendto,sendmsg:signal=KILL:when=3`), with more options
+    /// for strace.
+    #[track_caller]
+    pub fn faulty_apply(
+        &self,
+        topology: &str,
+        arguments: &[&str],
+        inject: &str,
+        options: &[&str],
+    ) -> Run {
+        let calls = inject.split(':').next().unwrap_or_default();
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={inject}"));
+        let strace = ["-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        let apply = [TUNNELFORM, "apply", "-", "--netns", &self.netns];
+        let all = [&strace, options, &apply, arguments].concat();
+        run("strace", &all, topology)
+    }
+
     /// Applies a topology, after which the host is as the topology says.
     #[track_caller]
     pub fn apply(&self, topology: &str) -> Plan {
