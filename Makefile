@@ -6,6 +6,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/tunnelform
 # tests/hooks looks for it there.
 VENV := $(TARGET)/venv
+# What `make bench` holds tunnelform against, and what it writes. BENCH_MAX=1000 is a quick run: the most tunnels; the most
+# routes are a hundred times as many. benches/README.md says more.
+PEERS := $(TARGET)/bench-peers
+BENCH_MAX ?= 10000
 
 # user-mode-linux and kmod are for tests/with-ipip, where the machine's own kernel has no ipip; util-linux has unshare
 # and setpriv; cargo links with cc.
@@ -17,7 +21,7 @@ TEST_PACKAGES := strace jq python3-venv shellcheck systemd \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages test-packages build demo test components fmt clean
+.PHONY: help setup packages test-packages build demo test bench bench-packages peers components fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -63,6 +67,17 @@ test: setup components ## all that CI checks: format, lints, tests (on a real ke
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) test --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
+
+bench: bench-packages peers ## tunnelform beside ip, ifstate and ifupdown2, on one kernel; BENCH_MAX=1000 for less
+	BENCH_MAX=$(BENCH_MAX) BENCH_ONLY='$(BENCH_ONLY)' BENCH_PEERS=$(abspath $(PEERS)) BENCH_RESULTS=$(abspath $(TARGET))/bench \
+	TUNNELFORM_KERNEL_TIMEOUT=$${TUNNELFORM_KERNEL_TIMEOUT:-5400} TUNNELFORM_KERNEL_MEM=$${TUNNELFORM_KERNEL_MEM:-4096M} \
+		$(CARGO) bench --locked --bench side_by_side
+
+bench-packages: ; @$(call install,$(PACKAGES) strace python3-venv)
+
+# Who can't be had is left out, and the benchmark says so.
+peers: bench-packages
+	@benches/fetch-peers $(PEERS) || true
 
 components:
 	@for component in fmt clippy; do \

@@ -1,4 +1,5 @@
-//! What a fleet costs as it grows: reading it, one node's desired state, every node's plan. Time and memory.
+//! What a fleet and a host cost as they grow, without a kernel: reading the file, the desired state, the plan. Time and
+//! memory.
 //!
 //! Each size is ten times the one before: so should the figures be, and the plans of all nodes a hundred times, as there
 //! are as many routes more.
@@ -32,6 +33,17 @@ fn read(nodes: usize, style: &str) -> Topology {
     match Topology::parse("fleet.yaml", &file(nodes, style)) {
         Ok(parsed) => parsed.topology,
         Err(problems) => panic!("{problems}"),
+    }
+}
+
+fn terms(topology: &Topology) -> Terms {
+    Terms {
+        owner: topology.name.clone(),
+        protocol: topology.route_protocol.0,
+        adopt: false,
+        prune: true,
+        protect: Default::default(),
+        hitless: false,
     }
 }
 
@@ -69,14 +81,7 @@ fn one_node_point_to_point(bencher: Bencher, nodes: usize) {
 #[divan::bench(args = [100, 300, 1_000], sample_count = 3, sample_size = 1)]
 fn all_nodes(bencher: Bencher, nodes: usize) {
     let topology = read(nodes, "multipoint");
-    let terms = Terms {
-        owner: topology.name.clone(),
-        protocol: topology.route_protocol.0,
-        adopt: false,
-        prune: true,
-        protect: Default::default(),
-        hitless: false,
-    };
+    let terms = terms(&topology);
     let bare = Observed::bare();
     bencher.bench_local(|| {
         let fleet = topology.fleet();
@@ -88,4 +93,92 @@ fn all_nodes(bencher: Bencher, nodes: usize) {
         });
         plans.sum::<usize>()
     });
+}
+
+/// A host's tunnels, with an address and a route each.
+fn tunnels(count: usize) -> String {
+    let mut text =
+        String::from("version: 1\nname: hq\ndefaults: {local: 192.168.10.2}\ntunnels:\n");
+    for n in 0..count {
+        let (high, low) = (n / 250, n % 250);
+        text += &format!(
+            "  t{n}: {{remote: 172.16.{high}.{low}, addresses: [10.{high}.{low}.1/24], routes: [11.{high}.{low}.0/24]}}\n"
+        );
+    }
+    text
+}
+
+/// A host's routes that go through none of its tunnels.
+fn routes(count: usize) -> String {
+    let mut text = String::from("version: 1\nname: hq\nroutes:\n");
+    for n in 0..count {
+        let (high, middle, low) = (n / 62_500, n / 250 % 250, n % 250);
+        text +=
+            &format!("  - {{to: 11.{high}.{middle}.{low}/32, via: 192.168.10.1, device: eth0}}\n");
+    }
+    text
+}
+
+fn host(text: &str) -> Topology {
+    match Topology::parse("hq.yaml", text) {
+        Ok(parsed) => parsed.topology,
+        Err(problems) => panic!("{problems}"),
+    }
+}
+
+/// Reading and checking a host's file.
+#[divan::bench(args = [100, 1_000, 10_000])]
+fn read_tunnels(bencher: Bencher, count: usize) {
+    let text = tunnels(count);
+    bencher.bench_local(|| Topology::parse("hq.yaml", black_box(&text)).is_ok());
+}
+
+/// The same of nothing but routes.
+#[divan::bench(args = [1_000, 10_000, 100_000])]
+fn read_routes(bencher: Bencher, count: usize) {
+    let text = routes(count);
+    bencher.bench_local(|| Topology::parse("hq.yaml", black_box(&text)).is_ok());
+}
+
+/// The desired state of a host without a fleet.
+#[divan::bench(args = [1_000, 10_000, 100_000])]
+fn desired_routes(bencher: Bencher, count: usize) {
+    let topology = host(&routes(count));
+    let fleet = topology.fleet();
+    let host = fleet.host(None).expect("one host");
+    let bare = Observed::bare();
+    bencher.bench_local(|| desired(&host, black_box(&bare)).state.len());
+}
+
+/// What differs, in which order: a host that has nothing.
+#[divan::bench(args = [100, 1_000, 10_000])]
+fn plan_create(bencher: Bencher, count: usize) {
+    plan_against(bencher, &tunnels(count), 3 * count, |_| Observed::bare());
+}
+
+/// The same where nothing differs.
+#[divan::bench(args = [100, 1_000, 10_000])]
+fn plan_no_op(bencher: Bencher, count: usize) {
+    let as_wanted = |wanted: &Desired| Observed {
+        state: wanted.state.clone(),
+        ..Observed::bare()
+    };
+    plan_against(bencher, &tunnels(count), 0, as_wanted);
+}
+
+fn plan_against(
+    bencher: Bencher,
+    text: &str,
+    changes: usize,
+    observed: impl Fn(&Desired) -> Observed,
+) {
+    let topology = host(text);
+    let terms = terms(&topology);
+    let fleet = topology.fleet();
+    let host = fleet.host(None).expect("one host");
+    let wanted = desired(&host, &Observed::bare());
+    let observed = observed(&wanted);
+    let planned = || plan(&wanted, Some(&wanted.state), &observed, &terms);
+    assert_eq!(planned().changes.len(), changes);
+    bencher.bench_local(|| planned().changes.len());
 }

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 const VARIABLE: &str = "SSH_CONNECTION";
 /// How far up it's looked for who still knows it.
 const MOST_ANCESTORS: usize = 32;
+/// What an environment seldom is longer than, bytes.
+const USUAL_BYTES: usize = 8 << 10;
 /// More of an environment isn't read, bytes.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -45,7 +47,8 @@ fn connection_of(process: u32) -> Option<String> {
 }
 
 fn read(path: &str) -> Option<String> {
-    let mut bytes = Vec::new();
+    // Room at once: without it a file of unknown length is read in very small steps.
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
     let file = File::open(path).ok()?;
     file.take(MOST_BYTES).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
