@@ -23,6 +23,7 @@ use crate::state::{Device, InterfaceName, Observed};
 pub use monitor::{Interest, Monitor, News};
 pub use snapshot::Extent;
 use socket::Channel;
+pub use socket::Traffic;
 
 type Indices = HashMap<InterfaceName, u32>;
 
@@ -132,6 +133,11 @@ impl Kernel {
     /// The number by which the kernel knows this connection, and marks what it does.
     fn port(&self) -> u32 {
         self.channel.port()
+    }
+
+    /// How many messages went over this connection.
+    pub fn traffic(&self) -> Traffic {
+        self.channel.traffic()
     }
 
     /// One snapshot.

@@ -62,6 +62,16 @@ pub(super) struct Channel {
     receive: Vec<u8>,
     /// Whether the kernel filters dumps by their headers (NETLINK_GET_STRICT_CHK, Linux 4.20).
     strict: bool,
+    traffic: Traffic,
+}
+
+/// How many messages went over a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// To the kernel.
+    pub sent: u64,
+    /// From the kernel.
+    pub received: u64,
 }
 
 impl Channel {
@@ -81,7 +91,13 @@ impl Channel {
             sequence: 0,
             receive: Vec::with_capacity(RECEIVE_BYTES),
             strict,
+            traffic: Traffic::default(),
         })
+    }
+
+    /// How many messages were sent and received.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     /// The socket's address.
@@ -247,6 +263,7 @@ impl Channel {
 
     fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
+        self.traffic.sent += 1;
         self.sequence
     }
 
@@ -287,6 +304,7 @@ impl Channel {
         let mut outcome = Ok(());
         while !rest.is_empty() {
             let (header, payload, next) = Header::split(rest)?;
+            self.traffic.received += 1;
             // Keep the first error, but see every message: later ones may end a dump or a batch.
             outcome = outcome.and(each(&header, payload));
             rest = next;

@@ -16,6 +16,7 @@ use super::report::{Trigger, count, line};
 use super::source::Good;
 use super::trial::Told;
 use crate::graph;
+use crate::kernel::Traffic;
 use crate::plan::{Action, Change, Conflict, Counts, Object, Pending, Status};
 use crate::probe::Followed;
 use crate::reconcile::Kept;
@@ -172,6 +173,8 @@ pub(super) struct Board {
     /// By kind of object.
     pub(super) repairs: BTreeMap<&'static str, u64>,
     pub(super) overruns: u64,
+    /// Over the connection that passes are made with.
+    pub(super) traffic: Traffic,
     /// The new topology that is on trial.
     pub(super) on_trial: Option<Told>,
     pub(super) taken_back: u64,
@@ -203,6 +206,7 @@ impl Board {
             changes: BTreeMap::new(),
             repairs: BTreeMap::new(),
             overruns: 0,
+            traffic: Traffic::default(),
             on_trial: None,
             taken_back: 0,
             unwell: BTreeMap::new(),

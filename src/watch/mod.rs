@@ -328,6 +328,7 @@ impl<O: Origin> Daemon<'_, O> {
             self.damping.hurry(start);
         }
         let kept = self.keep_to_topology(kernel, start);
+        self.publish(|board| board.traffic = kernel.traffic());
         match kept {
             Ok(None) => {}
             Ok(Some(kept)) => {

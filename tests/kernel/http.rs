@@ -313,6 +313,10 @@ fn prometheus_reads_the_metrics() {
     is("tunnelform_drift_repairs_total kind=tunnel", 1.0);
     is("tunnelform_drift_repairs_total kind=route", 0.0);
     is("tunnelform_overruns_total", 0.0);
+    for direction in ["sent", "received"] {
+        let messages = format!("tunnelform_netlink_messages_total direction={direction}");
+        assert!(metrics[&messages] >= 8.0, "{metrics:#?}");
+    }
     is("tunnelform_file_bad", 0.0);
     is("tunnelform_ready", 1.0);
     is("tunnelform_tunnel_up tunnel=a\"b\\c", 1.0);

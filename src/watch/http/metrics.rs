@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::super::board::Board;
 use super::status::{Devices, device};
+use crate::kernel::Traffic;
 use crate::probe::{Followed, State};
 use crate::state::{Counters, Device};
 
@@ -113,6 +114,14 @@ fn passes(board: &Board, registry: &mut Registry) {
     overruns.inc_by(board.overruns);
     let help = "Times that the kernel had more news than there was room for";
     registry.register("overruns", help, overruns);
+    let messages = Counts::default();
+    let Traffic { sent, received } = board.traffic;
+    for (direction, count) in [("sent", sent), ("received", received)] {
+        let labels = vec![("direction", direction.to_owned())];
+        messages.get_or_create(&labels).inc_by(count);
+    }
+    let help = "Netlink messages of passes, without the kernel's news";
+    registry.register("netlink_messages", help, messages);
     let on_trial = Number::default();
     on_trial.set(i64::from(board.on_trial.is_some()));
     let help = "Whether a new topology waits to be confirmed";
