@@ -33,8 +33,12 @@ impl<O: Origin> Daemon<'_, O> {
         if let Some(board) = &self.board {
             board.with(|board| self.probing.show(&mut board.probes));
         }
-        let then = Instant::now() + UNTIL_LEFT;
-        self.due.peers.get_or_insert(then);
+        if self.probing.shown().next().is_some() {
+            let then = Instant::now() + UNTIL_LEFT;
+            self.due.peers.get_or_insert(then);
+        } else {
+            self.leave_peers();
+        }
         self.source.silence(self.probing.silent())
     }
 
