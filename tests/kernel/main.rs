@@ -85,9 +85,6 @@ fn trials() -> Vec<Trial> {
             http::trials(),
             gitops::trials(),
             saved::trials(),
-            protect::trials(),
-            watch_trial::trials(),
-            trial::trials(),
             peers::trials(),
         ]
     };
@@ -97,6 +94,9 @@ fn trials() -> Vec<Trial> {
             random::trials(),
             follow::trials(),
             soak::trials(),
+            protect::trials(),
+            watch_trial::trials(),
+            trial::trials(),
         ]
     };
     match std::env::var(HALF).as_deref() {
