@@ -15,7 +15,9 @@ use tunnelform::trial::{self, Ended, Unconfirmed};
 
 use super::apply::terms;
 use super::input::{Input, NodeChoice};
-use super::{CHANGES, DONE, Output, Result, Terminal, note, print, print_json, tell_of_daemon};
+use super::{
+    CHANGES, DONE, Failure, Output, Result, Terminal, note, print, print_json, tell_of_daemon, warn,
+};
 
 /// Show how each tunnel of a topology stands, and what a daemon knows of the peers. Needs no root.
 #[derive(clap::Args)]
@@ -109,8 +111,8 @@ impl Status {
         host.silent = silent(&probe::targets(&topology.fleet(), &host), &probes);
         let look = reconcile::look(&mut kernel, Goal::Host(&host), &terms, true)?;
         let mut report = Report::new(&host, &look, probes);
-        report.on_trial = Unconfirmed::find(kernel.namespace())?;
-        report.taken_back = trial::ended(kernel.namespace())?;
+        report.on_trial = or_warn(Unconfirmed::find(kernel.namespace()), terminal);
+        report.taken_back = or_warn(trial::ended(kernel.namespace()), terminal);
         report.tell_of_trials(terminal);
         match self.output {
             Output::Json => print_json(&report)?,
@@ -421,6 +423,18 @@ impl Row {
             },
         }
     }
+}
+
+/// A file of a trial that makes no sense doesn't keep the rest from being shown.
+fn or_warn<T>(
+    found: std::result::Result<Option<T>, trial::Error>,
+    terminal: &Terminal,
+) -> Option<T> {
+    found.unwrap_or_else(|error| {
+        let Failure(why) = error.into();
+        warn(terminal, &why);
+        None
+    })
 }
 
 fn warnings(plan: &Plan) -> impl Iterator<Item = String> {

@@ -13,6 +13,7 @@ trials![
     kept,
     taken_back,
     taken_back_by_hand,
+    garbage,
     nothing_on_trial,
     killed_at_each_message,
     terminal,
@@ -125,6 +126,27 @@ fn taken_back() {
     assert!(!host.status(&hq(AFTER))["taken_back"].is_null());
     host.apply(&hq(BEFORE));
     assert!(host.status(&hq(AFTER))["taken_back"].is_null());
+}
+
+/// A record that makes no sense doesn't keep the rest from being shown, and goes with the next change.
+fn garbage() {
+    let world = World::new();
+    let (host, _) = before(&world);
+    try_for(&host, "1h").ok();
+    host.tunnelform(&["rollback"], "").ok();
+    for entry in std::fs::read_dir("/run/tunnelform").expect("it's there") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|end| end == "taken-back") {
+            std::fs::write(path, "\u{1b}[31m{").expect("it's written");
+        }
+    }
+    let status = host.tunnelform(&["status", "-"], &hq(BEFORE)).ok();
+    status
+        .says("isn't what this release of tunnelform writes")
+        .says("tun1");
+    host.apply(&hq(AFTER));
+    let status = host.tunnelform(&["status", "-"], &hq(AFTER)).ok();
+    assert_eq!(status.stderr, "");
 }
 
 fn taken_back_by_hand() {
