@@ -334,17 +334,16 @@ impl Diff<'_> {
                 self.conflict(Object::Route(key), found, help);
             }
         }
-        if !self.terms.prune {
-            return;
-        }
-        let extra = self
-            .observed
-            .duplicate_routes
-            .iter()
-            .map(|(key, route)| (*key, route));
+        let duplicates = self.observed.duplicate_routes.iter();
+        let extra = duplicates.map(|(key, route)| (*key, route));
+        // The kernel refuses to make a route like one that stands behind it.
+        let in_the_way = |(key, route): &(RouteKey, &Route)| {
+            self.desired.routes.get(key) == Some(route) && observed.get(key) != Some(route)
+        };
+        let extra = extra.filter(|extra| self.terms.prune || in_the_way(extra));
         let undesired = observed
             .iter()
-            .filter(|(key, _)| !self.desired.routes.contains_key(key))
+            .filter(|(key, _)| self.terms.prune && !self.desired.routes.contains_key(key))
             .map(|(key, route)| (*key, route));
         for (key, from) in undesired.chain(extra).filter(|(_, route)| {
             route.protocol == self.terms.protocol && route.kind != RouteType::Other

@@ -4,6 +4,7 @@
 //! a setting (`promote_secondaries`, `keep_addr_on_down`), the model takes the setting that drops more: putting back
 //! what is still there changes nothing.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,6 +16,8 @@ use crate::state::{
 /// A state that steps are carried out on.
 pub(super) struct Model<'a> {
     state: State,
+    /// Routes behind another with the same key, of which packets take the first (`ip route append`).
+    behind: BTreeMap<RouteKey, Vec<Route>>,
     /// Addresses that stand behind another in their network.
     secondaries: &'a BTreeSet<AddressKey>,
     /// Where to look for the routes of a device or with a source: every one that is there, and some that no longer are.
@@ -31,6 +34,7 @@ impl<'a> Model<'a> {
                 tunnels: observed.state.tunnels.clone(),
                 ..State::default()
             },
+            behind: BTreeMap::new(),
             secondaries: &observed.secondaries,
             through: BTreeMap::new(),
             from: BTreeMap::new(),
@@ -43,12 +47,23 @@ impl<'a> Model<'a> {
         for (key, route) in &observed.state.routes {
             model.put_route(*key, route.clone());
         }
+        for (key, route) in &observed.duplicate_routes {
+            model.index_route(*key, route);
+            model.behind.entry(*key).or_default().push(route.clone());
+        }
         model
     }
 
     /// The state after the steps so far.
     pub(super) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Routes behind others with the same key.
+    #[cfg(test)]
+    pub(super) fn behind(&self) -> impl Iterator<Item = (RouteKey, &Route)> {
+        let behind = self.behind.iter();
+        behind.flat_map(|(key, routes)| routes.iter().map(|route| (*key, route)))
     }
 
     /// Whether the host has an address.
@@ -79,11 +94,8 @@ impl<'a> Model<'a> {
                 self.holders.entry(key.local).or_default().insert(*key);
                 self.state.addresses.insert(*key, to.clone());
             }
-            // One of two routes with the same key: what's left is the other.
             (Change::Route(key, delta), Part::Remove) => {
-                if self.state.routes.get(key) == delta.before() {
-                    self.state.routes.remove(key);
-                }
+                self.keep_routes(*key, |route| Some(&*route) != delta.before());
             }
             (Change::Route(key, delta), Part::Put) => {
                 let Some(to) = delta.after() else { return };
@@ -93,13 +105,35 @@ impl<'a> Model<'a> {
     }
 
     fn put_route(&mut self, key: RouteKey, route: Route) {
+        self.index_route(key, &route);
+        self.state.routes.insert(key, route);
+    }
+
+    fn index_route(&mut self, key: RouteKey, route: &Route) {
         for device in route.devices() {
             self.through.entry(device).or_default().insert(key);
         }
         if let Some(src) = route.src {
             self.from.entry(src).or_default().insert(key);
         }
-        self.state.routes.insert(key, route);
+    }
+
+    /// Of the routes with a key those stay of which `stays` says so, which may change them.
+    fn keep_routes(&mut self, key: RouteKey, mut stays: impl FnMut(&mut Route) -> bool) {
+        let Entry::Occupied(mut first) = self.state.routes.entry(key) else {
+            return;
+        };
+        let mut behind = self.behind.remove(&key).unwrap_or_default();
+        behind.retain_mut(&mut stays);
+        if !stays(first.get_mut()) {
+            match behind.is_empty() {
+                true => drop(first.remove()),
+                false => drop(first.insert(behind.remove(0))),
+            }
+        }
+        if !behind.is_empty() {
+            self.behind.insert(key, behind);
+        }
     }
 
     /// A device that goes takes its addresses and routes along. An IPv4 route goes as a whole (`fib_sync_down_dev`), an
@@ -109,16 +143,12 @@ impl<'a> Model<'a> {
             self.forget_address(key);
         }
         for key in self.through.remove(&device).unwrap_or_default() {
-            let Some(route) = self.state.routes.get_mut(&key) else {
-                continue;
-            };
-            if !route.devices().any(|on| on == device) {
-                continue;
-            }
-            route.nexthops.retain(|hop| hop.device != Some(device));
-            if key.to.addr().is_ipv4() || route.nexthops.is_empty() {
-                self.state.routes.remove(&key);
-            }
+            self.keep_routes(key, |route| {
+                let hops = route.nexthops.len();
+                route.nexthops.retain(|hop| hop.device != Some(device));
+                let lost = hops - route.nexthops.len();
+                lost == 0 || (key.to.addr().is_ipv6() && !route.nexthops.is_empty())
+            });
         }
     }
 
@@ -171,9 +201,11 @@ impl<'a> Model<'a> {
         of_family: impl Fn(&RouteKey) -> bool,
     ) {
         for key in self.through.get(&device).cloned().unwrap_or_default() {
-            let only = |route: &Route| route.devices().all(|on| on == device);
-            if of_family(&key) && self.state.routes.get(&key).is_some_and(only) {
-                self.state.routes.remove(&key);
+            if of_family(&key) {
+                self.keep_routes(key, |route| {
+                    let mut devices = route.devices().peekable();
+                    devices.peek().is_none() || devices.any(|on| on != device)
+                });
             }
         }
     }
@@ -199,18 +231,17 @@ impl<'a> Model<'a> {
         if key.local.is_ipv4() && self.is_local(key.local) {
             return;
         }
-        for route in self.from.get(&key.local).into_iter().flatten() {
-            let Some(value) = self.state.routes.get_mut(route) else {
-                continue;
-            };
-            if value.src != Some(key.local) {
-                continue;
-            }
-            if key.local.is_ipv6() && value.devices().any(|device| device == key.device) {
-                value.src = None;
-            } else if key.local.is_ipv4() && route.table == MAIN_TABLE {
-                self.state.routes.remove(route);
-            }
+        for route in self.from.get(&key.local).cloned().unwrap_or_default() {
+            self.keep_routes(route, |value| {
+                let prefers = value.src == Some(key.local);
+                if prefers
+                    && key.local.is_ipv6()
+                    && value.devices().any(|device| device == key.device)
+                {
+                    value.src = None;
+                }
+                !(prefers && key.local.is_ipv4() && route.table == MAIN_TABLE)
+            });
         }
     }
 }

@@ -18,6 +18,8 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     let early = Early::new(plan);
     let mut run = Run::new(plan, desired, observed);
 
+    let behind = run.behind.clone();
+    run.remove(|change| stands_behind(change, &behind));
     let shaken = early.shaken(&run.plan.changes);
     run.remove(|change| goes_along(change, &shaken));
     run.remove(|change| early.removes(change));
@@ -51,11 +53,15 @@ pub(super) fn may_drop(changes: &[Change]) -> bool {
     })
 }
 
+/// Routes behind another with the same key.
+type Behind<'a> = BTreeMap<RouteKey, Vec<&'a Route>>;
+
 /// Steps as they are chosen, with the state that they lead to.
 struct Run<'a> {
     plan: &'a mut Plan,
     desired: &'a State,
     observed: &'a Observed,
+    behind: Behind<'a>,
     /// Only where a change makes the kernel drop something.
     model: Option<Model<'a>>,
     /// What stays as it is, whatever is desired.
@@ -71,10 +77,15 @@ impl<'a> Run<'a> {
         let withheld = plan.withheld.iter().map(Change::object);
         let left = withheld.chain(plan.conflicts.iter().map(|conflict| conflict.on));
         let left = left.filter(|_| drops).collect();
+        let mut behind = Behind::new();
+        for (key, route) in &observed.duplicate_routes {
+            behind.entry(*key).or_default().push(route);
+        }
         Self {
             plan,
             desired,
             observed,
+            behind,
             model,
             left,
             removed: BTreeSet::new(),
@@ -158,6 +169,7 @@ impl<'a> Run<'a> {
                 change.action() == Action::Delete || !self.put.contains(index)
             })
             .map(|(_, c)| c)
+            .filter(|change| !stands_behind(change, &self.behind))
     }
 
     fn lost_addresses(&self, model: &Model) -> Vec<(AddressKey, Address)> {
@@ -247,6 +259,17 @@ fn removes(change: &Change) -> bool {
         Change::Tunnel(..) | Change::Address(..) => {
             matches!(change.action(), Action::Delete | Action::Replace)
         }
+    }
+}
+
+/// Whether a route is to go that stands behind another with the same key: no packet takes it, and the other may be
+/// about to become like it.
+fn stands_behind(change: &Change, behind: &Behind) -> bool {
+    match change {
+        Change::Route(key, Delta::Delete { from, .. }) => {
+            behind.get(key).is_some_and(|routes| routes.contains(&from))
+        }
+        Change::Route(..) | Change::Tunnel(..) | Change::Address(..) => false,
     }
 }
 

@@ -206,6 +206,27 @@ pub(crate) fn observe(state: State) -> Observed {
     observed
 }
 
+/// With those of these routes that `ip route append` could add.
+fn with_behind(mut seen: Observed, routes: impl Iterator<Item = (RouteKey, Route)>) -> Observed {
+    for (key, route) in routes {
+        let state = &seen.state;
+        let has = |local| state.addresses.keys().any(|key| key.local == local);
+        let stands = route.devices().all(|on| seen.devices.contains_key(&on));
+        let behind = (key, route);
+        if state
+            .routes
+            .get(&key)
+            .is_some_and(|first| *first != behind.1)
+            && stands
+            && behind.1.src.is_none_or(has)
+            && !seen.duplicate_routes.contains(&behind)
+        {
+            seen.duplicate_routes.push(behind);
+        }
+    }
+    seen
+}
+
 pub(super) fn terms(adopt: bool) -> Terms {
     Terms {
         owner: "ours".parse().unwrap(),
@@ -217,9 +238,9 @@ pub(super) fn terms(adopt: bool) -> Terms {
     }
 }
 
-/// The state that the plan leads to. Fails where the kernel would refuse: endpoints that another tunnel holds, an
-/// object on a device that isn't there.
-fn carry_out(plan: &Plan, observed: &Observed) -> Result<State, TestCaseError> {
+/// What the plan leads to. Fails where the kernel would refuse: endpoints that another tunnel holds, an object on a
+/// device that isn't there, a route like one behind it.
+fn carry_out(plan: &Plan, observed: &Observed) -> Result<Observed, TestCaseError> {
     let mut model = Model::new(observed);
     for step in &plan.steps {
         if let (Change::Tunnel(name, delta), Part::Put) = (&plan.changes[step.change], step.part) {
@@ -236,7 +257,13 @@ fn carry_out(plan: &Plan, observed: &Observed) -> Result<State, TestCaseError> {
                 let there = model.state().tunnels.contains_key(&device) || device == name("eth0");
                 prop_assert!(there, "{key} leads through {device}, which isn't there");
             }
-            let src = delta.after().unwrap().src;
+            let put = delta.after().unwrap();
+            prop_assert!(
+                model.state().routes.get(key) == Some(put)
+                    || model.behind().all(|behind| behind != (*key, put)),
+                "{key} is there already, behind another"
+            );
+            let src = put.src;
             prop_assert!(
                 src.is_none_or(|src| model.state().addresses.keys().any(|a| a.local == src)),
                 "{key} has no source"
@@ -244,11 +271,12 @@ fn carry_out(plan: &Plan, observed: &Observed) -> Result<State, TestCaseError> {
         }
         model.step(&plan.changes, *step);
     }
-    Ok(model.state().clone())
+    let mut end = observe(model.state().clone());
+    end.duplicate_routes = model.behind().map(|(key, r)| (key, r.clone())).collect();
+    Ok(end)
 }
 
-fn check(desired: &State, start: State, adopt: bool) -> Result<(), TestCaseError> {
-    let observed = observe(start);
+fn check(desired: &State, observed: Observed, adopt: bool) -> Result<(), TestCaseError> {
     let plan = plan(
         &desired.clone().into(),
         Some(desired),
@@ -258,7 +286,8 @@ fn check(desired: &State, start: State, adopt: bool) -> Result<(), TestCaseError
     if !plan.conflicts.is_empty() {
         return Ok(());
     }
-    let end = carry_out(&plan, &observed)?;
+    let seen = carry_out(&plan, &observed)?;
+    let end = &seen.state;
     for (key, tunnel) in &desired.tunnels {
         prop_assert_eq!(end.tunnels.get(key), Some(tunnel), "tunnel {}", key);
     }
@@ -272,13 +301,8 @@ fn check(desired: &State, start: State, adopt: bool) -> Result<(), TestCaseError
     for (key, route) in &desired.routes {
         prop_assert_eq!(end.routes.get(key), Some(route), "route {}", key);
     }
-    foreign_is_untouched(desired, &observed.state, &end)?;
-    let second = super::plan(
-        &desired.clone().into(),
-        Some(desired),
-        &observe(end),
-        &terms(adopt),
-    );
+    foreign_is_untouched(desired, &observed.state, end)?;
+    let second = super::plan(&desired.clone().into(), Some(desired), &seen, &terms(adopt));
     prop_assert!(
         second.is_empty(),
         "a second plan:\n{}",
@@ -308,9 +332,9 @@ fn check_undo(
         undo.clone()
     );
     plan.steps.truncate(done);
-    let middle = observe(carry_out(&plan, &observed)?);
+    let middle = carry_out(&plan, &observed)?;
     let back = undo.plan(&middle);
-    let end = observe(carry_out(&back, &middle)?);
+    let end = carry_out(&back, &middle)?;
     prop_assert_eq!(&end.state, &observed.state);
     prop_assert!(undo.plan(&end).is_empty());
     Ok(())
@@ -341,7 +365,7 @@ fn a_repair_is_not_undone() {
     undo.note_since(&steps(&last, &damaged), &damaged, &before.state);
     let last = observe(last);
     let back = undo.plan(&last);
-    let end = carry_out(&back, &last).unwrap();
+    let end = carry_out(&back, &last).unwrap().state;
     let expected = [("tun1", &ours(2)), ("tun2", &ours(3)), ("tun4", &foreign)];
     assert_eq!(end, state(&expected));
 }
@@ -402,7 +426,17 @@ proptest! {
         desired in any_state(&[OURS], &[PROTOCOL]),
         start in any_state(&[OURS], &[PROTOCOL]),
     ) {
-        check(&desired, start, false)?;
+        check(&desired, observe(start), false)?;
+    }
+
+    #[test]
+    fn one_of_several_routes_with_a_key_is_left(
+        desired in any_state(&[OURS], &[PROTOCOL]),
+        start in any_state(&[OURS], &[PROTOCOL]),
+        more in any_state(&[OURS], &[PROTOCOL]),
+    ) {
+        let others = [more, desired.clone()].into_iter().flat_map(|state| state.routes);
+        check(&desired, with_behind(observe(start), others), false)?;
     }
 
     #[test]
@@ -421,7 +455,7 @@ proptest! {
         start in any_state(&[OURS, "", "tunnelform:theirs"], &[PROTOCOL, FOREIGN]),
         adopt: bool,
     ) {
-        check(&desired, start, adopt)?;
+        check(&desired, observe(start), adopt)?;
     }
 }
 

@@ -7,6 +7,7 @@ trials![
     conflicts,
     conflicts_that_cannot_be_adopted,
     a_second_route_of_the_same_key,
+    a_second_route_becomes_the_wanted_one,
     no_prune,
     two_topologies,
     two_topologies_outside_tunnels,
@@ -233,6 +234,29 @@ fn a_second_route_of_the_same_key() {
     host.tunnelform(&["destroy", "-"], NOTHING).ok();
     assert_eq!(foreign(&host.seen()), before);
     assert!(host.seen().routes_of("117").is_empty());
+}
+
+/// The kernel refuses to make a route like one that stands behind it, so that one goes first, pruning or not.
+fn a_second_route_becomes_the_wanted_one() {
+    let world = World::new();
+    let host = world.lone();
+    let tunnels = |of: u8| {
+        let route = |tunnel| if of == tunnel { "10.8.0.0/16" } else { "" };
+        let tunnel = |n| {
+            let ends = format!("local: 192.168.10.2, remote: 192.168.20.{n}");
+            format!("tun{n}: {{{ends}, routes: [{}]}}", route(n))
+        };
+        format!("{NOTHING}tunnels: {{{}, {}}}\n", tunnel(1), tunnel(4))
+    };
+    for options in [&[][..], &["--no-prune"]] {
+        host.apply(&tunnels(1));
+        host.ip("route append 10.8.0.0/16 dev tun4 proto 117");
+        assert_eq!(host.seen().routes_of("117").len(), 2);
+        host.apply_with(&tunnels(4), options);
+        let seen = host.seen();
+        let left: Vec<_> = seen.routes_of("117").iter().map(|r| &r["dev"]).collect();
+        assert_eq!(left, ["tun4"], "{options:?}");
+    }
 }
 
 /// `--no-prune` leaves alone what is ours and no longer in the file; without it, the same file takes it away.
