@@ -110,7 +110,7 @@ impl Apply {
             on_refusal: self.on_refusal(),
         };
         let Some(against) = &self.against else {
-            let mut kernel = Kernel::open(self.options.netns.as_deref())?;
+            let mut kernel = Kernel::open(self.options.netns.name())?;
             let host = self.node.host(topology, &mut kernel)?;
             let host = self.options.to_save(host);
             let wish = wish(Goal::Host(&host));
@@ -208,7 +208,7 @@ impl Destroy {
             route_protocol,
             options,
         } = self;
-        let mut kernel = Kernel::open(options.netns.as_deref())?;
+        let mut kernel = Kernel::open(options.netns.name())?;
         match which {
             Which {
                 owner: Some(owner), ..

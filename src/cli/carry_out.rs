@@ -33,7 +33,7 @@ impl CarryOut<'_> {
         let host = saved.host();
         let host = host.map_err(|error| Failure(format!("can't use the saved plan: {error}")))?;
         let goal = goal(saved.goal, host.as_ref())?;
-        let mut kernel = Kernel::open(options.netns.as_deref())?;
+        let mut kernel = Kernel::open(options.netns.name())?;
         self.is_for_this_host(&mut kernel)?;
         tell_of_daemon(&kernel, &saved.terms.owner, terminal);
         let terms = options.on_terms(saved.terms.clone(), true);
@@ -110,7 +110,7 @@ impl CarryOut<'_> {
             }
             (None, _) => {}
         }
-        is_namespace(origin, self.options.netns.as_ref())
+        is_namespace(origin, self.options.netns.name())
     }
 
     /// As a fleet's node is found: by what somebody says, by the host's name, by its underlay address.
@@ -166,18 +166,18 @@ fn goal(purpose: Purpose, host: Option<&Host>) -> std::result::Result<Goal<'_>, 
 }
 
 /// A plan that a kernel was asked for is for the namespace that was asked.
-fn is_namespace(origin: &Origin, here: Option<&String>) -> std::result::Result<(), Failure> {
-    if origin.host.is_none() || origin.netns.as_ref() == here {
+fn is_namespace(origin: &Origin, here: Option<&str>) -> std::result::Result<(), Failure> {
+    if origin.host.is_none() || origin.netns.as_deref() == here {
         return Ok(());
     }
-    let words = |netns: Option<&String>| {
+    let words = |netns: Option<&str>| {
         netns.map_or("without --netns".into(), |name| {
             format!("with --netns {name}")
         })
     };
     Err(Failure(format!(
         "the plan was made {}, and this is {}",
-        words(origin.netns.as_ref()),
+        words(origin.netns.as_deref()),
         words(here)
     )))
 }

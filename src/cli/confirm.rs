@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tunnelform::kernel::{Kernel, NamespaceId};
 use tunnelform::trial::{self, Unconfirmed};
 
+use super::input::Netns;
 use super::outcome::tell_of_return;
 use super::{DONE, FAILED, Failure, Result, Terminal, complain, note, print, require_privilege};
 
@@ -15,7 +16,7 @@ use super::{DONE, FAILED, Failure, Result, Terminal, complain, note, print, requ
 #[command(after_help = "Exit codes: 0 it's kept, 1 there is none, or it was taken back already.")]
 pub(super) struct Confirm {
     #[command(flatten)]
-    place: Place,
+    netns: Netns,
 }
 
 /// Take back the change that `apply --confirm-within` or `watch --confirm-within` has made, without waiting.
@@ -26,27 +27,20 @@ pub(super) struct Confirm {
 )]
 pub(super) struct Rollback {
     #[command(flatten)]
-    place: Place,
+    netns: Netns,
 }
 
 /// Wait until the change is confirmed, or take it back. `apply --confirm-within` runs it.
 #[derive(Args)]
 pub(super) struct Guard {
     #[command(flatten)]
-    place: Place,
-}
-
-#[derive(Args)]
-struct Place {
-    /// The network namespace that `ip netns` calls so.
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
+    netns: Netns,
 }
 
 impl Confirm {
     pub(super) fn run(self) -> Result {
         require_privilege()?;
-        let kernel = Kernel::open(self.place.netns.as_deref())?;
+        let kernel = Kernel::open(self.netns.name())?;
         let topology = trial::confirm(kernel.namespace())?;
         print(&format!("The change of {topology} is kept.\n"))?;
         Ok(DONE)
@@ -56,7 +50,7 @@ impl Confirm {
 impl Rollback {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         require_privilege()?;
-        let mut kernel = Kernel::open(self.place.netns.as_deref())?;
+        let mut kernel = Kernel::open(self.netns.name())?;
         let (topology, taken_back) = trial::roll_back(&mut kernel)?;
         if !taken_back.is_complete() {
             return Ok(tell_of_return(&taken_back, terminal));
@@ -70,7 +64,7 @@ impl Rollback {
 
 impl Guard {
     pub(super) fn run(self) -> Result {
-        let guarded = trial::guard(self.place.netns.as_deref());
+        let guarded = trial::guard(self.netns.name());
         if let Err(error) = &guarded {
             // Whoever waits for a word that it's ready reads this in its place.
             let _ = writeln!(io::stdout(), "{error}");

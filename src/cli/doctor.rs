@@ -10,6 +10,7 @@ use tunnelform::plan::Style;
 use tunnelform::state::{InterfaceName, Kind, Observed};
 use tunnelform::topology::{Owner, Protocol};
 
+use super::input::Netns;
 use super::{DONE, FAILED, Output, Result, Terminal, print, print_json};
 
 /// Check whether this host can run IPIP tunnels, and what could disturb them. Needs no root.
@@ -19,9 +20,8 @@ use super::{DONE, FAILED, Output, Result, Terminal, print, print_json};
                         Exit codes: 0 nothing fails (warnings or none), 1 something does."
 )]
 pub(super) struct Doctor {
-    /// Look at the network namespace that `ip netns` calls so.
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
+    #[command(flatten)]
+    netns: Netns,
     /// Form of the output.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -83,7 +83,7 @@ impl Check {
 
 impl Doctor {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
-        let mut kernel = Kernel::open(self.netns.as_deref())?;
+        let mut kernel = Kernel::open(self.netns.name())?;
         let own = Protocol::DEFAULT.0;
         let extent = Extent {
             protocol: Some(own),
@@ -103,9 +103,7 @@ impl Doctor {
         ];
         checks.push(address_marks(&observed, &release));
         checks.push(strict_dumps(&kernel));
-        checks.extend(inside_namespace(self.netns.as_deref(), || {
-            sysctls(&observed)
-        })?);
+        checks.extend(inside_namespace(self.netns.name(), || sysctls(&observed))?);
         checks.push(foreign_tunnels(&observed));
         checks.push(networkd());
         let verdict = match () {

@@ -5,7 +5,7 @@ use tunnelform::export::{Whose, export};
 use tunnelform::kernel::{Extent, Kernel};
 use tunnelform::topology::{Owner, Protocol, Topology};
 
-use super::input::{show, tally};
+use super::input::{Netns, show, tally};
 use super::{DONE, Failure, Output, Result, Terminal, print, print_json, warn};
 
 /// Print what the kernel has: IPIP tunnels that nobody owns, with their addresses and routes, as a topology.
@@ -28,9 +28,8 @@ pub(super) struct Export {
     #[arg(long, value_name = "NUMBER", default_value_t = Protocol::DEFAULT.0, requires = "owner",
         value_parser = clap::value_parser!(u8).range(5..))]
     route_protocol: u8,
-    /// Work in the network namespace that `ip netns` calls so.
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
+    #[command(flatten)]
+    netns: Netns,
     /// Form of the output: YAML or JSON.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -38,7 +37,7 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
-        let observed = Kernel::open(self.netns.as_deref())?.observe(&Extent {
+        let observed = Kernel::open(self.netns.name())?.observe(&Extent {
             protocol: None,
             own_protocol: self.route_protocol,
             paths: Default::default(),

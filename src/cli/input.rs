@@ -36,6 +36,21 @@ pub(super) struct NodeChoice {
     pub(super) node: Option<Name>,
 }
 
+/// Where to work.
+#[derive(clap::Args)]
+pub(super) struct Netns {
+    /// Work in the network namespace that `ip netns` calls so.
+    #[arg(long = "netns", value_name = "NAME")]
+    pub(super) netns: Option<String>,
+}
+
+impl Netns {
+    /// The namespace's name; `None`: the process's own.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.netns.as_deref()
+    }
+}
+
 /// Why there's no topology.
 pub(super) enum Unusable {
     /// The file can't be read.

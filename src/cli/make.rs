@@ -14,6 +14,7 @@ use tunnelform::reconcile::{self, Goal, Look, Pass, Witness};
 use tunnelform::topology::Host;
 use tunnelform::trial::{self, Guarded, Heir, Unconfirmed};
 
+use super::input::Netns;
 use super::operator;
 use super::outcome::{failures, in_the_way, made, taken_back, tell_of_return, unmet};
 use super::{
@@ -33,9 +34,8 @@ pub(super) struct Options {
     /// Exit with 2 if there are changes.
     #[arg(long)]
     detailed_exitcode: bool,
-    /// Work in the network namespace that `ip netns` calls so.
-    #[arg(long, value_name = "NAME")]
-    pub(super) netns: Option<String>,
+    #[command(flatten)]
+    pub(super) netns: Netns,
     /// Form of the output.
     #[arg(long, short, value_enum, default_value_t)]
     pub(super) output: Output,
@@ -107,7 +107,7 @@ impl Witness for Stand<'_> {
 
     fn will_touch(&mut self, undo: &Undo) -> std::result::Result<(), reconcile::Error> {
         let no_way_back = |error: trial::Error| reconcile::Error::NoWayBack(error.into());
-        let netns = self.options.netns.as_deref();
+        let netns = self.options.netns.name();
         let Some(within) = self.options.confirm_within else {
             self.dismiss();
             if self.on_refusal == OnRefusal::Stop {
@@ -148,7 +148,7 @@ impl<'a> Wish<'a> {
 impl Options {
     /// The addresses whose way is protected. An SSH connection leads to the namespace that it came into.
     fn protected(&self, live: bool) -> BTreeSet<IpAddr> {
-        let here = live && self.netns.is_none();
+        let here = live && self.netns.name().is_none();
         let ssh = here.then(operator::ssh_ends).unwrap_or_default();
         let wards = self.protect.iter().copied().chain(ssh);
         wards.filter(|_| !self.force).collect()
@@ -268,7 +268,7 @@ impl Options {
         if at_terminal && self.output == Output::Text {
             return super::confirm::ask(namespace, code, terminal);
         }
-        let netns = self.netns.as_ref().map(|name| format!(" --netns {name}"));
+        let netns = self.netns.name().map(|name| format!(" --netns {name}"));
         let note = format!(
             "on trial: `tunnelform confirm{}` keeps the change, else it's taken back in {}",
             netns.unwrap_or_default(),
@@ -320,7 +320,7 @@ impl Options {
         let Wish {
             terms, on_refusal, ..
         } = *wish;
-        let mut failures = failures(pass);
+        let mut failures = failures(pass, on_refusal);
         if on_refusal == OnRefusal::GoOn {
             failures.extend(unmet(&pass.left));
         }

@@ -126,19 +126,24 @@ pub(super) fn unmet(plan: &Plan) -> impl Iterator<Item = String> {
     plan.unmet.values().map(stay)
 }
 
-/// What went wrong: what the kernel refused, what the host lacks, and what differs at the end without any reason.
-pub(super) fn failures(pass: &Pass) -> Vec<String> {
+/// What went wrong: what the kernel refused, what ended the pass, what stands in the way of a further round, and what
+/// differs at the end without any reason.
+pub(super) fn failures(pass: &Pass, on_refusal: OnRefusal) -> Vec<String> {
     let mut failures: Vec<String> = pass.rounds.iter().flat_map(refusals).collect();
     failures.extend(pass.broken.as_ref().map(|error| {
         let Failure(why) = error.into();
         why
     }));
     if failures.is_empty() && !pass.rounds.is_empty() {
-        let left = pass.left.changes.iter();
-        failures.extend(left.map(|change| {
-            let text = change.text(Style { color: false });
-            format!("the kernel took every change, but this still differs:\n{text}")
-        }));
+        match in_the_way(&pass.left, on_refusal) {
+            Some(why) => {
+                failures.push(format!("what follows from these changes isn't made: {why}"))
+            }
+            None => failures.extend(pass.left.changes.iter().map(|change| {
+                let text = change.text(Style { color: false });
+                format!("the kernel took every change, but this still differs:\n{text}")
+            })),
+        }
     }
     failures
 }

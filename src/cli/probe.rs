@@ -7,7 +7,7 @@ use tunnelform::probe::{self, Order, Outcome, Report, Row, State, Target};
 use tunnelform::state::Observed;
 use tunnelform::topology::{Timeout, Topology};
 
-use super::input::{Input, NodeChoice};
+use super::input::{Input, Netns, NodeChoice};
 use super::{CHANGES, DONE, Failure, Output, Result, Terminal, print, print_json, warn};
 
 /// Send echoes through each tunnel to the host at its other end.
@@ -27,9 +27,8 @@ pub(super) struct Probe {
     input: Input,
     #[command(flatten)]
     node: NodeChoice,
-    /// Work in the network namespace that `ip netns` calls so.
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
+    #[command(flatten)]
+    netns: Netns,
     /// Form of the output.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -47,7 +46,7 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         let topology = self.input.topology(terminal)?;
-        let mut kernel = Kernel::open(self.netns.as_deref())?;
+        let mut kernel = Kernel::open(self.netns.name())?;
         let host = self.node.host(&topology, &mut kernel)?;
         let observed = observe(&topology, &mut kernel)?;
         let targets = probe::targets(&topology.fleet(), &host);
@@ -58,7 +57,7 @@ impl Probe {
         let wanted: Vec<Order> = orders.iter().flatten().copied().collect();
         let outcomes = match wanted.as_slice() {
             [] => Vec::new(),
-            wanted => inside_namespace(self.netns.as_deref(), || probe::icmp::probe(wanted))??,
+            wanted => inside_namespace(self.netns.name(), || probe::icmp::probe(wanted))??,
         };
         let mut outcomes = outcomes.into_iter();
         let found = targets.iter().zip(&orders).map(|(target, order)| {

@@ -90,7 +90,7 @@ pub(super) fn run_or_save(
     let origin = source.zip(host).map(|(source, host)| source.origin(host));
     let origin = Origin {
         host: Some(hostname),
-        netns: options.netns.clone(),
+        netns: options.netns.name().map(str::to_owned),
         ..origin.unwrap_or_else(made_now)
     };
     let basis = Basis::of(&look.plan, &look.observed);

@@ -6,7 +6,7 @@ use tunnelform::kernel::Kernel;
 use tunnelform::topology::{Host, Topology};
 use tunnelform::watch::{Confirm, Contents, Listen, OnExit, Options, Origin, watch};
 
-use super::input::{Input, NodeChoice};
+use super::input::{Input, Netns, NodeChoice};
 use super::make::Within;
 use super::{DONE, Failure, Result, require_privilege};
 
@@ -26,9 +26,8 @@ pub(super) struct Watch {
     input: Input,
     #[command(flatten)]
     node: NodeChoice,
-    /// Work in the network namespace that `ip netns` calls so.
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
+    #[command(flatten)]
+    netns: Netns,
     /// How often to look although nothing was told, such as 5m.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     resync: Duration,
@@ -135,7 +134,7 @@ impl Watch {
         require_privilege()?;
         let options = Options {
             path: self.input.file.clone(),
-            netns: self.netns,
+            netns: self.netns.netns,
             resync: self.resync,
             debounce: self.debounce,
             lock_timeout: Duration::from_secs(self.lock_timeout),

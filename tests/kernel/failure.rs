@@ -66,7 +66,7 @@ const TUNNELS: &str = "tunnels:\n  tun1: {local: 192.168.10.2, remote: 192.168.2
 #[track_caller]
 fn stands_in_the_way(host: &Host, file: &str, reason: &str, keys: &[&str]) {
     let before = host.seen();
-    for arguments in [&["--dry-run"][..], &[]] {
+    for arguments in [&["--dry-run"][..], &[], &["--keep-going", "--atomic"]] {
         let plan = host.try_apply(file, arguments).exits(1).says(reason).plan();
         let obstacles = plan.0["obstacles"].as_array().expect("a list");
         let about = |obstacle: &&Value| obstacle["reason"] == reason;

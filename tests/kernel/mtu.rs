@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
-use crate::world::{Host, World, trials};
+use crate::world::{Host, World, assert_same, trials};
 
 trials![
     follows_the_device,
     follows_a_route,
     follows_our_own_route,
+    what_follows_is_not_hitless,
     of_a_multipoint_tunnel,
     over_a_tunnel_of_ours,
     of_an_unnumbered_tunnel,
@@ -59,6 +60,32 @@ fn follows_a_route() {
     becomes(&host, &hq(ENDS, ""), 1300);
     host.ip("route del 192.168.20.2/32\nroute del 192.168.20.0/24");
     becomes(&host, &hq(ENDS, ""), 1480);
+}
+
+/// A route that a rule leads to is hitless, and the smaller tunnel that follows from it isn't: all is taken back, or with `--keep-going` the
+/// route is all that's made.
+fn what_follows_is_not_hitless() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("rule add to 192.168.20.2 table 100");
+    host.apply(&hq(ENDS, ""));
+    let before = host.seen();
+    let file = hq(
+        ENDS,
+        "routes: [{to: 192.168.20.2/32, via: 192.168.10.1, device: eth0, mtu: 1400, table: 100}]",
+    );
+    let reason = "what follows from these changes isn't made: --require-hitless";
+    host.try_apply(&file, &["--require-hitless"])
+        .exits(1)
+        .says(reason)
+        .says("taken back");
+    assert_same(&host.seen(), &before);
+    host.try_apply(&file, &["--require-hitless", "--keep-going"])
+        .exits(1)
+        .says(reason);
+    host.seen().route("192.168.20.2");
+    assert_eq!(host.seen().link("tun1")["mtu"], 1480);
+    becomes(&host, &file, 1380);
 }
 
 /// A topology whose own route leads to the remote converges in one apply, when it comes, changes and goes.

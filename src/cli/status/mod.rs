@@ -1,9 +1,11 @@
 //! `tunnelform status`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod grouped;
+mod text;
+
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use comfy_table::{CellAlignment, Table};
 use tunnelform::kernel::Kernel;
 use tunnelform::lock::Daemon;
 use tunnelform::plan::{Action, Change, Object, Plan, Style};
@@ -13,8 +15,9 @@ use tunnelform::state::{Counters, InterfaceName, Kind};
 use tunnelform::topology::{Host, Silent};
 use tunnelform::trial::{self, Ended, Unconfirmed};
 
+use self::grouped::{Group, Grouped};
 use super::apply::terms;
-use super::input::{Input, NodeChoice};
+use super::input::{Input, Netns, NodeChoice};
 use super::{
     CHANGES, DONE, Failure, Output, Result, Terminal, note, print, print_json, tell_of_daemon, warn,
 };
@@ -32,9 +35,8 @@ pub(super) struct Status {
     input: Input,
     #[command(flatten)]
     node: NodeChoice,
-    /// Work in the network namespace that `ip netns` calls so.
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
+    #[command(flatten)]
+    netns: Netns,
     /// Form of the output.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -103,7 +105,7 @@ impl Status {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         let topology = self.input.topology(terminal)?;
         let terms = terms(&topology, false, true);
-        let mut kernel = Kernel::open(self.netns.as_deref())?;
+        let mut kernel = Kernel::open(self.netns.name())?;
         let mut host = self.node.host(&topology, &mut kernel)?;
         let daemon = tell_of_daemon(&kernel, &terms.owner, terminal);
         let probes = daemon.and_then(|daemon| peers(&daemon));
@@ -176,85 +178,6 @@ impl Report {
         let notes = [on_trial, taken_back];
         notes.iter().flatten().for_each(|text| note(terminal, text));
     }
-
-    fn text(&self, style: Style) -> String {
-        let mut table = Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_header([
-            "TUNNEL",
-            "STATE",
-            "LOCAL",
-            "REMOTE",
-            "UNDERLAY",
-            "ADDRESSES",
-            "ROUTES",
-            "RX",
-            "TX",
-        ]);
-        for row in &self.tunnels {
-            let or_any = |end: &Option<String>| end.clone().unwrap_or_else(|| "any".into());
-            let traffic = |way: fn(&Counters) -> Traffic| match row.counters.as_ref().map(way) {
-                Some(traffic) => traffic.text(),
-                None => "-".into(),
-            };
-            table.add_row([
-                row.name.to_string(),
-                row.state.words().into(),
-                or_any(&row.local),
-                or_any(&row.remote),
-                row.underlay.map_or("-".into(), |device| device.to_string()),
-                row.addresses.text(),
-                row.routes.text(),
-                traffic(Traffic::received),
-                traffic(Traffic::sent),
-            ]);
-        }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-            column.set_cell_alignment(CellAlignment::Left);
-        }
-        let mut text = String::new();
-        if !self.tunnels.is_empty() {
-            for line in table.to_string().lines() {
-                text += line.trim_end();
-                text.push('\n');
-            }
-        }
-        let Outside {
-            addresses,
-            routes,
-            differences,
-        } = &self.outside;
-        if addresses.desired + routes.desired + differences.len() > 0 {
-            text += &format!(
-                "outside tunnels: addresses {}, routes {}\n",
-                addresses.text(),
-                routes.text()
-            );
-        }
-        if let Some(probes) = &self.probes {
-            text.push('\n');
-            text += &super::probe::table(probes.iter().map(|peer| (&peer.row, peer.withdrawn)));
-        }
-        let lines = self
-            .tunnels
-            .iter()
-            .flat_map(|row| &row.differences)
-            .chain(differences);
-        let lines: Vec<&String> = lines.chain(&self.warnings).collect();
-        if !lines.is_empty() {
-            text.push('\n');
-        }
-        for line in lines {
-            text += line;
-            text.push('\n');
-        }
-        if style.color {
-            super::probe::color(&color(&text))
-        } else {
-            text
-        }
-    }
 }
 
 /// What a daemon has left to read of the peers that it probes.
@@ -278,103 +201,6 @@ fn silent(targets: &[Target], probes: &Option<Vec<Followed>>) -> Vec<Silent> {
             .then_some(silent)
     });
     silent.collect()
-}
-
-/// The words of a standing, wherever they stand in the table.
-fn color(text: &str) -> String {
-    use anstyle::AnsiColor::{Green, Red, Yellow};
-    let paint = |color: anstyle::AnsiColor, word: &str| {
-        let style = color.on_default();
-        format!("{style}{word}{style:#}")
-    };
-    text.lines()
-        .map(|line| {
-            let colored = [
-                (Green, "in sync"),
-                (Yellow, "drifted"),
-                (Red, "missing"),
-                (Yellow, "pending"),
-                (Red, "foreign"),
-            ]
-            .into_iter()
-            .find(|(_, word)| line.contains(word));
-            colored.map_or_else(
-                || line.to_owned(),
-                |(hue, word)| line.replacen(word, &paint(hue, word), 1),
-            ) + "\n"
-        })
-        .collect()
-}
-
-/// What is desired and what differs, by the tunnel that it belongs to; `None`: outside tunnels.
-struct Grouped<'a> {
-    groups: BTreeMap<Option<InterfaceName>, Group<'a>>,
-    empty: Group<'a>,
-}
-
-#[derive(Default)]
-struct Group<'a> {
-    addresses: usize,
-    routes: usize,
-    changes: Vec<&'a Change>,
-}
-
-impl<'a> Grouped<'a> {
-    fn new(look: &'a Look) -> Self {
-        let mut groups: BTreeMap<Option<InterfaceName>, Group> = BTreeMap::new();
-        let tunnels = &look.desired.tunnels;
-        let tunnels_of = |devices: Vec<InterfaceName>| {
-            let ours: Vec<_> = devices
-                .into_iter()
-                .filter(|name| tunnels.contains_key(name))
-                .map(Some)
-                .collect();
-            if ours.is_empty() { vec![None] } else { ours }
-        };
-        for key in look.desired.addresses.keys() {
-            for name in tunnels_of(vec![key.device]) {
-                groups.entry(name).or_default().addresses += 1;
-            }
-        }
-        for route in look.desired.routes.values() {
-            for name in tunnels_of(route.devices().collect()) {
-                groups.entry(name).or_default().routes += 1;
-            }
-        }
-        for change in look.plan.changes.iter().chain(&look.plan.withheld) {
-            for name in tunnels_of(devices(change)) {
-                groups.entry(name).or_default().changes.push(change);
-            }
-        }
-        Self {
-            groups,
-            empty: Group::default(),
-        }
-    }
-
-    fn of(&self, tunnel: Option<InterfaceName>) -> &Group<'a> {
-        self.groups.get(&tunnel).unwrap_or(&self.empty)
-    }
-}
-
-impl Group<'_> {
-    fn addresses(&self) -> Tally {
-        Tally::new(
-            self.addresses,
-            self.changes
-                .iter()
-                .filter(|c| matches!(c, Change::Address(..))),
-        )
-    }
-
-    fn routes(&self) -> Tally {
-        Tally::new(
-            self.routes,
-            self.changes
-                .iter()
-                .filter(|c| matches!(c, Change::Route(..))),
-        )
-    }
 }
 
 impl Row {
@@ -444,102 +270,4 @@ fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
 
 fn differs(change: &Change) -> String {
     change.text(Style { color: false })
-}
-
-/// The devices that a change is about.
-fn devices(change: &Change) -> Vec<InterfaceName> {
-    match change {
-        Change::Tunnel(name, _) => vec![*name],
-        Change::Address(key, _) => vec![key.device],
-        Change::Route(_, delta) => delta
-            .after()
-            .or(delta.before())
-            .map(|r| r.devices().collect())
-            .unwrap_or_default(),
-    }
-}
-
-impl Tally {
-    fn new<'a>(desired: usize, changes: impl Iterator<Item = &'a &'a Change>) -> Self {
-        let off = changes
-            .filter(|change| change.action() != Action::Delete)
-            .count();
-        Self {
-            in_sync: desired.saturating_sub(off),
-            desired,
-        }
-    }
-
-    fn text(&self) -> String {
-        format!("{}/{}", self.in_sync, self.desired)
-    }
-}
-
-impl Standing {
-    fn words(self) -> &'static str {
-        match self {
-            Self::InSync => "in sync",
-            Self::Drifted => "drifted",
-            Self::Missing => "missing",
-            Self::Pending => "pending",
-            Self::Foreign => "foreign",
-        }
-    }
-}
-
-/// Traffic one way.
-struct Traffic {
-    packets: u64,
-    bytes: u64,
-    errors: u64,
-    dropped: u64,
-}
-
-impl Traffic {
-    fn received(counters: &Counters) -> Self {
-        Self {
-            packets: counters.rx_packets,
-            bytes: counters.rx_bytes,
-            errors: counters.rx_errors,
-            dropped: counters.rx_dropped,
-        }
-    }
-
-    fn sent(counters: &Counters) -> Self {
-        Self {
-            packets: counters.tx_packets,
-            bytes: counters.tx_bytes,
-            errors: counters.tx_errors,
-            dropped: counters.tx_dropped,
-        }
-    }
-
-    fn text(&self) -> String {
-        let mut text = format!("{} pkts {}", self.packets, size(self.bytes));
-        for (count, what) in [(self.errors, "errors"), (self.dropped, "dropped")] {
-            if count > 0 {
-                text += &format!(", {count} {what}");
-            }
-        }
-        text
-    }
-}
-
-/// Bytes in binary units.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in UNITS {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {unit}")
-    }
 }
