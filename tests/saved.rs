@@ -25,6 +25,12 @@ meshes:
 /// A directory that is gone when the test is.
 struct Desk(TempDir);
 
+/// The arguments that save a plan.
+fn saving<'a>(against: &'a str, out: &'a str, rest: &[&'a str]) -> Vec<&'a str> {
+    let save = ["apply", "--dry-run", "--against", against, "--out", out];
+    [&save, rest].concat()
+}
+
 impl Desk {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("a directory can be made"))
@@ -51,15 +57,7 @@ impl Desk {
     /// A plan of the one host, against a host that has nothing.
     fn plan(&self) -> String {
         let path = self.path("plan.json");
-        let save = [
-            "apply",
-            "--dry-run",
-            "--against",
-            "empty",
-            "--out",
-            &path,
-            ONE,
-        ];
+        let save = saving("empty", &path, &[ONE]);
         run(&save).exits(0);
         path
     }
@@ -290,17 +288,7 @@ fn another_node_refuses_the_plan() {
     let desk = Desk::new();
     let fleet = desk.write("fleet.yaml", FLEET);
     let plan = desk.path("plan.json");
-    let save = [
-        "apply",
-        "--dry-run",
-        "--against",
-        "empty",
-        "--node",
-        "node-2",
-        "--out",
-        &plan,
-        &fleet,
-    ];
+    let save = saving("empty", &plan, &["--node", "node-2", &fleet]);
     let planned = run(&save).exits(0);
     let tried = ["apply", "--dry-run", &plan];
     run(&tried)
@@ -329,16 +317,7 @@ fn every_node_that_changes_gets_its_file() {
     let desk = Desk::new();
     let fleet = desk.write("fleet.yaml", FLEET);
     let plans = desk.path("plans");
-    let save = [
-        "apply",
-        "--dry-run",
-        "--against",
-        "empty",
-        "--all-nodes",
-        "--out",
-        &plans,
-        &fleet,
-    ];
+    let save = saving("empty", &plans, &["--all-nodes", &fleet]);
     let ran = run(&save)
         .exits(0)
         .says("has no plan for what doesn't change: the nodes are node-3");
@@ -390,31 +369,12 @@ fn a_plan_with_conflicts_is_not_saved() {
     }
     let states = states.display().to_string();
     let plans = desk.path("plans");
-    let all = [
-        "apply",
-        "--dry-run",
-        "--against",
-        &states,
-        "--all-nodes",
-        "--out",
-        &plans,
-        &fleet,
-    ];
+    let all = saving(&states, &plans, &["--all-nodes", &fleet]);
     run(&all).exits(1).says("conflicts on 1 node");
     assert_eq!(names(Path::new(&plans)), ["node-2.json"]);
     let state = format!("{states}/node-1.yaml");
     let file = desk.path("plan.json");
-    let one = [
-        "apply",
-        "--dry-run",
-        "--against",
-        &state,
-        "--node",
-        "node-1",
-        "--out",
-        &file,
-        &fleet,
-    ];
+    let one = saving(&state, &file, &["--node", "node-1", &fleet]);
     run(&one)
         .exits(1)
         .says("nothing would be changed: not ours: tunnel pods0");
@@ -427,15 +387,7 @@ fn a_file_is_written_whole_or_not_at_all() {
     let desk = Desk::new();
     let plan = desk.plan();
     let old = desk.read("plan.json");
-    let save = [
-        "apply",
-        "--dry-run",
-        "--against",
-        "empty",
-        "--out",
-        &plan,
-        ONE,
-    ];
+    let save = saving("empty", &plan, &[ONE]);
     // A disk with room for 512 bytes. Without the trap the signal would end the program.
     let full = format!(
         "trap '' XFSZ; ulimit -f 1; exec {BINARY} {}",
@@ -476,31 +428,14 @@ fn a_file_is_written_whole_or_not_at_all() {
         ),
         (&desk.path("nowhere/plan.json"), "No such file or directory"),
     ] {
-        let save = [
-            "apply",
-            "--dry-run",
-            "--against",
-            "empty",
-            "--out",
-            file,
-            ONE,
-        ];
+        let save = saving("empty", file, &[ONE]);
         run(&save).exits(1).says(message);
     }
     // What a link leads to becomes the plan.
     let link = desk.path("link");
     std::os::unix::fs::symlink(&plan, &link).expect("a link");
     let before = desk.read("plan.json");
-    run(&[
-        "apply",
-        "--dry-run",
-        "--against",
-        "empty",
-        "--out",
-        &link,
-        "examples/router.yaml",
-    ])
-    .exits(0);
+    run(&saving("empty", &link, &["examples/router.yaml"])).exits(0);
     assert!(fs::symlink_metadata(&link).expect("a link").is_symlink());
     assert_ne!(desk.read("plan.json"), before);
 }
@@ -511,15 +446,7 @@ fn a_plan_says_which_topology_it_is_of() {
     let desk = Desk::new();
     let file = desk.path("plan.json");
     let digest = |topology: &str| {
-        let save = [
-            "apply",
-            "--dry-run",
-            "--against",
-            "empty",
-            "--out",
-            &file,
-            topology,
-        ];
+        let save = saving("empty", &file, &[topology]);
         run(&save).exits(0);
         let saved: Value = serde_json::from_str(&desk.read("plan.json")).expect("JSON");
         saved["origin"]["topology_digest"]
