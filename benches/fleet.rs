@@ -37,14 +37,7 @@ fn read(nodes: usize, style: &str) -> Topology {
 }
 
 fn terms(topology: &Topology) -> Terms {
-    Terms {
-        owner: topology.name.clone(),
-        protocol: topology.route_protocol.0,
-        adopt: false,
-        prune: true,
-        protect: Default::default(),
-        hitless: false,
-    }
+    Terms::new(topology.name.clone(), topology.route_protocol.0)
 }
 
 fn wanted(fleet: &Fleet, node: &Name) -> Desired {

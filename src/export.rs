@@ -437,7 +437,7 @@ mod tests {
             let topology = Topology::parse("exported", &text).map_err(|problems| TestCaseError::fail(problems.to_string()))?.topology;
             prop_assert_eq!(&topology, &exported.topology);
             let host = topology.fleet().host(None).unwrap();
-            let terms = Terms { owner, protocol: topology.route_protocol.0, adopt: true, prune: true, protect: Default::default(), hitless: false };
+            let terms = Terms { adopt: true, ..Terms::new(owner, topology.route_protocol.0) };
             let plan = foresee(observed, &host, &terms).plan;
             prop_assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
             let other = plan.changes.iter().find(|change| !is_adoption(change));

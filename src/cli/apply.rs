@@ -213,15 +213,7 @@ impl Destroy {
             Which {
                 owner: Some(owner), ..
             } => {
-                let terms = Terms {
-                    owner,
-                    protocol: route_protocol,
-                    adopt: false,
-                    prune: true,
-                    protect: Default::default(),
-                    hitless: false,
-                };
-                let terms = options.on_terms(terms, true);
+                let terms = options.on_terms(Terms::new(owner, route_protocol), true);
                 let wish = Wish::destroy(None, &terms);
                 run_or_save(&options, &mut kernel, &wish, None, terminal)
             }
@@ -242,11 +234,8 @@ impl Destroy {
 
 pub(super) fn terms(topology: &Topology, adopt: bool, prune: bool) -> Terms {
     Terms {
-        owner: topology.name.clone(),
-        protocol: topology.route_protocol.0,
         adopt,
         prune,
-        protect: Default::default(),
-        hitless: false,
+        ..Terms::new(topology.name.clone(), topology.route_protocol.0)
     }
 }

@@ -30,14 +30,7 @@ fn parse_quietly(text: &str) -> Result<Topology, TestCaseError> {
 }
 
 fn terms(topology: &Topology) -> Terms {
-    Terms {
-        owner: topology.name.clone(),
-        protocol: topology.route_protocol.0,
-        adopt: false,
-        prune: true,
-        protect: Default::default(),
-        hitless: false,
-    }
+    Terms::new(topology.name.clone(), topology.route_protocol.0)
 }
 
 fn look(host: &Host, observed: &Observed, topology: &Topology) -> Look {

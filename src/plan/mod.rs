@@ -64,6 +64,20 @@ pub struct Terms {
     pub hitless: bool,
 }
 
+impl Terms {
+    /// Deletes what is ours and not desired, adopts nothing, protects nothing.
+    pub fn new(owner: Owner, protocol: u8) -> Self {
+        Self {
+            owner,
+            protocol,
+            adopt: false,
+            prune: true,
+            protect: BTreeSet::new(),
+            hitless: false,
+        }
+    }
+}
+
 /// The changes, and what a person should know before they are made.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {

@@ -23,12 +23,5 @@ pub(super) fn bare_with(devices: &[&str]) -> Observed {
 }
 
 pub(super) fn terms(owner: &str) -> Terms {
-    Terms {
-        owner: owner.parse().expect("an owner"),
-        protocol: 117,
-        adopt: false,
-        prune: true,
-        protect: Default::default(),
-        hitless: false,
-    }
+    Terms::new(owner.parse().expect("an owner"), 117)
 }

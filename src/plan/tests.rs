@@ -229,12 +229,8 @@ fn with_behind(mut seen: Observed, routes: impl Iterator<Item = (RouteKey, Route
 
 pub(super) fn terms(adopt: bool) -> Terms {
     Terms {
-        owner: "ours".parse().unwrap(),
-        protocol: PROTOCOL,
         adopt,
-        prune: true,
-        protect: Default::default(),
-        hitless: false,
+        ..Terms::new("ours".parse().unwrap(), PROTOCOL)
     }
 }
 

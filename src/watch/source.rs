@@ -212,12 +212,8 @@ impl<O: Origin> Source<O> {
             ));
         }
         let terms = Terms {
-            owner: topology.name.clone(),
-            protocol: topology.route_protocol.0,
             adopt: self.adopt,
-            prune: true,
-            protect: Default::default(),
-            hitless: false,
+            ..Terms::new(topology.name.clone(), topology.route_protocol.0)
         };
         let targets = probe::targets(&topology.fleet(), &host);
         Ok((host, terms, targets))
