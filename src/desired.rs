@@ -60,6 +60,7 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
         networks: BTreeMap::new(),
         locals: BTreeMap::new(),
         unmet: BTreeMap::new(),
+        lengths: BTreeSet::new(),
     };
     build.addresses(&mut state);
     for (key, address) in observed.state.addresses.iter().chain(&state.addresses) {
@@ -84,6 +85,7 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
     build.peers(host, &mut state);
     build.routes(&mut state);
     build.withdraw(host, &mut state);
+    build.lengths = lengths(&state);
     build.tunnels(&mut state);
     Desired {
         too_large: build.too_large(&state),
@@ -103,6 +105,14 @@ struct Build<'a> {
     locals: BTreeMap<InterfaceName, Ipv4Addr>,
     /// Those that have none yet.
     unmet: BTreeMap<InterfaceName, Unmet>,
+    /// The prefix lengths of the routes in the main table: few, so that few prefixes of an address need be looked for.
+    lengths: BTreeSet<u8>,
+}
+
+/// The prefix lengths that routes of the main table have.
+fn lengths(state: &State) -> BTreeSet<u8> {
+    let main = state.routes.keys().filter(|key| key.table == MAIN_TABLE);
+    main.map(|key| key.to.prefix_len()).collect()
 }
 
 impl Build<'_> {
@@ -246,6 +256,7 @@ impl Build<'_> {
     fn path_mtu(&self, tunnel: InterfaceName, remote: Ipv4Addr, state: &State) -> Option<u32> {
         let remote = IpAddr::V4(remote);
         let ours = prefixes(remote)
+            .filter(|to| self.lengths.contains(&to.prefix_len()))
             .find_map(|to| {
                 let key = |tos, metric| RouteKey {
                     table: MAIN_TABLE,

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::desired::{desired, lookups};
 use crate::kernel::{self, Extent, Kernel, OnRefusal};
-use crate::plan::{Around, Change, Object, Outcome, Plan, Status, Terms, Undo, plan, plan_around};
+use crate::plan::{
+    Around, Change, Object, Outcome, Plan, Scope, Status, Terms, Undo, draft, plan, plan_around,
+};
 use crate::state::{Desired, Observed, State};
 use crate::topology::Host;
 
@@ -120,60 +122,83 @@ impl Round {
 /// # Errors
 /// When the kernel can't be asked.
 pub fn look(kernel: &mut Kernel, goal: Goal, terms: &Terms, counters: bool) -> Result<Look, Error> {
-    let first = compare(kernel, goal, terms, counters, Some(terms.protocol))?;
-    // Routes of other protocols matter only to a plan that may run into them, and there may be a million.
-    if first.plan.concerns_all_routes(terms, &first.observed) {
-        compare(kernel, goal, terms, counters, None)
-    } else {
-        Ok(first)
-    }
+    Ok(compare(kernel, goal, terms, counters, None)?)
 }
 
-fn observe(
-    kernel: &mut Kernel,
-    goal: Goal,
-    terms: &Terms,
-    counters: bool,
-    protocol: Option<u8>,
-) -> Result<Observed, kernel::Error> {
-    let paths = match goal {
-        Goal::Host(host) => lookups(host),
-        Goal::Nothing(_) => BTreeSet::new(),
-    };
-    let paths = paths.into_iter().chain(terms.protect.iter().copied());
-    kernel.observe(&Extent {
-        protocol,
-        own_protocol: terms.protocol,
-        paths: paths.collect(),
-        counters,
-    })
-}
+/// A snapshot, and what was carried out since.
+type Known = (Observed, Scope);
 
 fn compare(
     kernel: &mut Kernel,
     goal: Goal,
     terms: &Terms,
     counters: bool,
-    protocol: Option<u8>,
-) -> Result<Look, Error> {
-    let observed = observe(kernel, goal, terms, counters, protocol)?;
-    let (desired, plan) = match goal {
-        Goal::Host(host) => {
-            let desired = desired(host, &observed);
-            let plan = plan(&desired, Some(&desired.state), &observed, terms);
-            (desired.state, plan)
-        }
-        Goal::Nothing(known) => {
-            let known = known.map(|host| desired(host, &observed).state);
-            let plan = plan(&Desired::default(), known.as_ref(), &observed, terms);
-            (State::default(), plan)
-        }
-    };
+    known: Option<Known>,
+) -> Result<Look, kernel::Error> {
+    let extent = extent(goal, terms, counters);
+    let difference = |observed: &Observed| difference(goal, observed, terms);
+    let (observed, (desired, mut plan)) =
+        observe(kernel, &extent, terms, known, difference, |(_, plan)| plan)?;
+    plan.complete(&desired, &observed, terms);
     Ok(Look {
-        desired,
+        desired: desired.state,
         observed,
         plan,
     })
+}
+
+fn extent(goal: Goal, terms: &Terms, counters: bool) -> Extent {
+    let paths = match goal {
+        Goal::Host(host) => lookups(host),
+        Goal::Nothing(_) => BTreeSet::new(),
+    };
+    Extent {
+        protocol: Some(terms.protocol),
+        own_protocol: terms.protocol,
+        paths: paths.into_iter().chain(terms.protect.clone()).collect(),
+        counters,
+    }
+}
+
+/// A snapshot, and what `make` makes of it. Routes of other protocols matter only to a `plan` that may run into them, and
+/// there may be a million.
+fn observe<T>(
+    kernel: &mut Kernel,
+    extent: &Extent,
+    terms: &Terms,
+    known: Option<Known>,
+    make: impl Fn(&Observed) -> T,
+    plan: impl Fn(&T) -> &Plan,
+) -> Result<(Observed, T), kernel::Error> {
+    let mut observed = match known {
+        Some((known, scope)) => kernel.observe_again(extent, known, &scope)?,
+        None => kernel.observe(extent)?,
+    };
+    let made = make(&observed);
+    if !plan(&made).concerns_all_routes(terms, &observed) {
+        return Ok((observed, made));
+    }
+    // Its memory is needed again.
+    drop(made);
+    kernel.widen(&mut observed, terms.protocol)?;
+    let made = make(&observed);
+    Ok((observed, made))
+}
+
+fn difference(goal: Goal, observed: &Observed, terms: &Terms) -> (Desired, Plan) {
+    match goal {
+        Goal::Host(host) => {
+            let desired = desired(host, observed);
+            let draft = draft(&desired, Some(&desired.state), observed, terms);
+            (desired, draft)
+        }
+        Goal::Nothing(known) => {
+            let nothing = Desired::default();
+            let known = known.map(|host| desired(host, observed).state);
+            let draft = draft(&nothing, known.as_ref(), observed, terms);
+            (nothing, draft)
+        }
+    }
 }
 
 /// What keeping a host as it should be has come to.
@@ -202,18 +227,18 @@ pub fn keep(
     mut before_look: impl FnMut(&mut Kernel) -> Result<(), kernel::Error>,
     mut before_touch: impl FnMut(&Plan, &Observed) -> Result<(), Error>,
 ) -> Result<Kept, Error> {
-    let goal = Goal::Host(host);
+    let extent = extent(Goal::Host(host), terms, false);
     let mut rounds: Vec<Round> = Vec::new();
     loop {
         before_look(kernel)?;
-        let mut observed = observe(kernel, goal, terms, false, Some(terms.protocol))?;
-        let mut wanted = desired(host, &observed);
-        let mut left = plan_around(&wanted, &observed, terms, &held);
-        if left.plan.concerns_all_routes(terms, &observed) {
-            observed = observe(kernel, goal, terms, false, None)?;
-            wanted = desired(host, &observed);
-            left = plan_around(&wanted, &observed, terms, &held);
-        }
+        // Everything, as `before_look` has let go of the news of others' changes.
+        let around = |observed: &Observed| {
+            let wanted = desired(host, observed);
+            let left = plan_around(&wanted, observed, terms, &held);
+            (wanted, left)
+        };
+        let (observed, (wanted, left)) =
+            observe(kernel, &extent, terms, None, around, |(_, left)| &left.plan)?;
         if left.plan.is_empty() || rounds.len() == ROUNDS {
             return Ok(Kept {
                 rounds,
@@ -349,10 +374,11 @@ impl<'a> Run<'a> {
         mut found: Option<Look>,
         witness: &mut impl Witness,
     ) -> Result<Plan, Error> {
+        let mut known = None;
         loop {
             let found = match found.take() {
                 Some(found) => found,
-                None => look(kernel, self.goal, self.terms, false)?,
+                None => compare(kernel, self.goal, self.terms, false, known.take())?,
             };
             let over = self.is_over(&found.plan);
             if self.rounds.is_empty() || !over {
@@ -370,10 +396,14 @@ impl<'a> Run<'a> {
             witness.will_touch(&self.undo)?;
             self.touched = true;
             let outcomes = kernel.execute(&found.plan, &found.observed, self.on_refusal)?;
-            self.rounds.push(Round {
+            let round = Round {
                 plan: found.plan,
                 outcomes,
-            });
+            };
+            // Nobody knows what a change that was refused has left.
+            let scope = Scope::of(&round.plan).filter(|_| !round.is_incomplete());
+            known = scope.map(|scope| (found.observed, scope));
+            self.rounds.push(round);
         }
     }
 

@@ -91,7 +91,7 @@ impl Host {
     pub fn count(&self, command: &[String]) -> Result<Calls, String> {
         const LOG: &str = "/run/strace";
         // What is received would be decoded at length, and isn't counted.
-        let strace = "strace -f -qq -e raw=recvfrom,recvmsg -e abbrev=!sendto,sendmsg -o";
+        let strace = "strace -f -qq -e raw=recvfrom,recvmsg,recvmmsg -e abbrev=!sendto,sendmsg -o";
         let strace = strace.split(' ').chain([LOG]).map(str::to_owned);
         self.inside(&strace.chain(command.iter().cloned()).collect::<Vec<_>>())?;
         let log = fs::read(LOG).map_err(|error| format!("{LOG}: {error}"))?;

@@ -97,16 +97,26 @@ pub fn step(case: Case, step: Step) -> io::Result<()> {
             }
             socket.flush()
         }
-        (Case::Tunnels(_) | Case::Routes(_), Step::NoOp) => look(&mut socket),
+        (Case::Tunnels(_) | Case::Routes(_), Step::NoOp) => look(&mut socket, case),
     }
 }
 
-/// The dumps alone: devices, addresses, IPv4 routes.
-fn look(socket: &mut Netlink) -> io::Result<()> {
-    socket.indices()?;
+/// The dumps alone: devices, addresses, IPv4 routes. They must show the whole case.
+fn look(socket: &mut Netlink, case: Case) -> io::Result<()> {
+    let devices = socket.indices()?.len();
+    let (mut addresses, mut routes) = (0, 0);
     let family = [AF_INET, 0, 0, 0, 0, 0, 0, 0];
-    socket.dump(RTM_GETADDR, &family, |_| {})?;
-    socket.dump(RTM_GETROUTE, &[&family[..], &[0; 4]].concat(), |_| {})
+    socket.dump(RTM_GETADDR, &family, |_| addresses += 1)?;
+    let family = [&family[..], &[0; 4]].concat();
+    socket.dump(RTM_GETROUTE, &family, |_| routes += 1)?;
+    let seen = match case {
+        Case::Tunnels(_) => devices.min(addresses).min(routes),
+        Case::Routes(_) => routes,
+    };
+    if seen < case.size() as usize {
+        return Err(io::Error::other(format!("the dumps show {seen} of {case}")));
+    }
+    Ok(())
 }
 
 /// Adds routes as a routing daemon would.

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::socket::{Channel, Request};
+use super::socket::{BATCH_MESSAGES, Channel, Request};
 use super::{Error, Indices, OnRefusal, Refusal, address, link, route, snapshot};
 use crate::plan::{Action, Change, Delta, Outcome, Part, Plan, Status, Step};
 use crate::state::{InterfaceName, Observed, Tunnel};
@@ -151,6 +151,7 @@ impl Run<'_> {
         match encoded {
             Ok(requests) => {
                 let removes = step.part == Part::Remove;
+                self.make_room(requests.len())?;
                 self.queue
                     .extend(requests.into_iter().map(|request| Queued {
                         change: step.change,
@@ -229,6 +230,7 @@ impl Run<'_> {
             match self.indices.get(&name) {
                 Some(index) => {
                     let request = link::set_group(*index, group);
+                    self.make_room(1)?;
                     moved.push(step.change);
                     self.queue.push(Queued {
                         change: step.change,
@@ -240,7 +242,10 @@ impl Run<'_> {
             }
         }
         self.flush()?;
-        let answer = self.channel.transact(&[link::delete_group(group)])?.pop();
+        let answer = self
+            .channel
+            .transact(vec![link::delete_group(group)])?
+            .pop();
         if let Some(Err(refusal)) =
             answer.filter(|answer| !matches!(answer, Err(no) if is_gone(no)))
         {
@@ -274,13 +279,21 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// A full send goes out: requests take ten times the memory of their bytes, and those of one step belong into one send.
+    fn make_room(&mut self, requests: usize) -> Result<(), Error> {
+        match self.queue.len() + requests <= BATCH_MESSAGES {
+            true => Ok(()),
+            false => self.flush(),
+        }
+    }
+
     fn flush(&mut self) -> Result<(), Error> {
         let queue = std::mem::take(&mut self.queue);
         let (tags, requests): (Vec<_>, Vec<_>) = queue
             .into_iter()
             .map(|queued| ((queued.change, queued.removes), queued.request))
             .unzip();
-        let results = self.channel.transact(&requests)?;
+        let results = self.channel.transact(requests)?;
         for ((change, removes), result) in tags.into_iter().zip(results) {
             match result {
                 Err(refusal) if !(removes && is_gone(&refusal)) => {

@@ -50,6 +50,16 @@ pub(super) fn dump(counters: bool) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
+/// A request for one device, without its statistics.
+pub(super) fn look_up(name: InterfaceName) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_string()),
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+    ];
+    RouteNetlinkMessage::GetLink(message)
+}
+
 /// Reads a device.
 pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
     let (header, attributes) = wire::split::<16>(payload)?;

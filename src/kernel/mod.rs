@@ -18,7 +18,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::plan::{Outcome, Plan};
+use crate::plan::{Outcome, Plan, Scope};
 use crate::state::{Device, InterfaceName, Observed};
 pub use monitor::{Interest, Monitor, News};
 pub use snapshot::Extent;
@@ -146,6 +146,27 @@ impl Kernel {
     /// An answer that is refused, breaks off, or can't be understood: an object must not vanish silently.
     pub fn observe(&mut self, extent: &Extent) -> Result<Observed, Error> {
         snapshot::take(&mut self.channel, extent, self.marks_addresses)
+    }
+
+    /// A snapshot after a plan: what its `scope` doesn't concern is taken to be as it was.
+    ///
+    /// # Errors
+    /// As of [`Self::observe`].
+    pub fn observe_again(
+        &mut self,
+        extent: &Extent,
+        known: Observed,
+        scope: &Scope,
+    ) -> Result<Observed, Error> {
+        snapshot::take_again(&mut self.channel, extent, known, scope)
+    }
+
+    /// Takes a snapshot's routes again, with those of every protocol. `own_protocol` comes first where several share a key.
+    ///
+    /// # Errors
+    /// As of [`Self::observe`].
+    pub fn widen(&mut self, observed: &mut Observed, own_protocol: u8) -> Result<(), Error> {
+        snapshot::widen(&mut self.channel, observed, own_protocol)
     }
 
     /// The network devices alone, with their counters.

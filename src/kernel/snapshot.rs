@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::route::Family;
 use super::socket::Channel;
 use super::{Error, Indices, address, link, route};
+use crate::plan::Scope;
 use crate::state::{Device, InterfaceName, Observed};
 
 /// What a snapshot shall hold.
@@ -21,6 +22,12 @@ pub struct Extent {
     pub counters: bool,
 }
 
+/// Where so many of the devices are asked for, a dump of all costs no more.
+const DUMP_FROM_ONE_IN: usize = 4;
+/// Most answers about a device are shorter, most about a route by far.
+const DEVICE_BYTES: usize = 4 << 10;
+const ROUTE_BYTES: usize = 512;
+
 pub(super) fn take(
     channel: &mut Channel,
     extent: &Extent,
@@ -28,16 +35,49 @@ pub(super) fn take(
 ) -> Result<Observed, Error> {
     let mut observed = Observed {
         marks_addresses,
-        all_routes: extent.protocol.is_none(),
         ..Observed::default()
     };
     let names = links(channel, &mut observed, extent.counters)?;
     addresses(channel, &mut observed, &names)?;
-    for family in [Family::V4, Family::V6] {
-        routes(channel, &mut observed, &names, family, extent)?;
-    }
+    routes(channel, &mut observed, &names, extent)?;
     paths(channel, &mut observed, &names, &extent.paths)?;
     Ok(observed)
+}
+
+/// As [`take`], but what `scope` doesn't concern stays as it is known, without the counters.
+pub(super) fn take_again(
+    channel: &mut Channel,
+    extent: &Extent,
+    mut observed: Observed,
+    scope: &Scope,
+) -> Result<Observed, Error> {
+    let names = match scope.devices().len() * DUMP_FROM_ONE_IN < observed.devices.len() {
+        true => links_again(channel, &mut observed, scope.devices())?,
+        false => links(channel, &mut observed, false)?,
+    };
+    addresses(channel, &mut observed, &names)?;
+    routes(channel, &mut observed, &names, extent)?;
+    let concerned = |address: &&IpAddr| scope.concerns(**address, observed.paths.get(address));
+    let asked: BTreeSet<IpAddr> = extent.paths.iter().filter(concerned).copied().collect();
+    observed.paths.retain(|address, _| !asked.contains(address));
+    paths(channel, &mut observed, &names, &asked)?;
+    Ok(observed)
+}
+
+/// Takes the routes again, with those of every protocol.
+pub(super) fn widen(
+    channel: &mut Channel,
+    observed: &mut Observed,
+    own_protocol: u8,
+) -> Result<(), Error> {
+    let extent = Extent {
+        protocol: None,
+        own_protocol,
+        paths: BTreeSet::new(),
+        counters: false,
+    };
+    let names = names(observed);
+    routes(channel, observed, &names, &extent)
 }
 
 /// The devices alone, with their counters.
@@ -49,43 +89,78 @@ pub(super) fn devices(channel: &mut Channel) -> Result<BTreeMap<InterfaceName, D
 
 type Names = HashMap<u32, InterfaceName>;
 
-fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Result<Names, Error> {
-    #[derive(Default)]
-    struct Seen {
-        devices: BTreeMap<InterfaceName, Device>,
-        tunnels: Vec<(InterfaceName, Vec<u8>)>,
-        alternative_names: BTreeMap<InterfaceName, InterfaceName>,
-    }
-    let seen = channel.dump(&link::dump(counters), |seen: &mut Seen, _, payload| {
+fn names(observed: &Observed) -> Names {
+    let devices = observed.devices.iter();
+    devices
+        .map(|(name, device)| (device.index, *name))
+        .collect()
+}
+
+/// Devices as they are read, before the index of each is known.
+#[derive(Default)]
+struct Links {
+    devices: BTreeMap<InterfaceName, Device>,
+    tunnels: Vec<(InterfaceName, Vec<u8>)>,
+    alternative_names: BTreeMap<InterfaceName, InterfaceName>,
+}
+
+impl Links {
+    fn read(&mut self, payload: &[u8]) -> Result<(), Error> {
         let raw = link::decode(payload)?;
         if raw.is_tunnel() {
-            seen.tunnels.push((raw.name, raw.data().to_vec()));
+            self.tunnels.push((raw.name, raw.data().to_vec()));
         }
-        seen.alternative_names.extend(
-            raw.alternative_names
-                .into_iter()
-                .map(|other| (other, raw.name)),
-        );
-        seen.devices.insert(raw.name, raw.device);
+        let others = raw.alternative_names.into_iter();
+        self.alternative_names
+            .extend(others.map(|other| (other, raw.name)));
+        self.devices.insert(raw.name, raw.device);
         Ok(())
-    })?;
-    let names: Names = seen
-        .devices
-        .iter()
-        .map(|(name, device)| (device.index, *name))
-        .collect();
-    let name_of = |index| names.get(&index).copied().unwrap_or_else(|| gone(index));
-    for (name, data) in seen.tunnels {
-        if let Some(device) = seen.devices.get(&name) {
-            observed
-                .state
-                .tunnels
-                .insert(name, link::tunnel(device, &data, name_of)?);
-        }
     }
-    observed.alternative_names = seen.alternative_names;
-    observed.devices = seen.devices;
-    Ok(names)
+
+    fn enter(mut self, observed: &mut Observed) -> Result<Names, Error> {
+        observed.devices.append(&mut self.devices);
+        observed
+            .alternative_names
+            .append(&mut self.alternative_names);
+        let names = names(observed);
+        let name_of = |index| names.get(&index).copied().unwrap_or_else(|| gone(index));
+        for (name, data) in self.tunnels {
+            if let Some(device) = observed.devices.get(&name) {
+                let tunnel = link::tunnel(device, &data, name_of)?;
+                observed.state.tunnels.insert(name, tunnel);
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Result<Names, Error> {
+    let request = link::dump(counters);
+    let links = channel.dump(&request, |links: &mut Links, _, payload| {
+        links.read(payload)
+    })?;
+    observed.devices.clear();
+    observed.alternative_names.clear();
+    observed.state.tunnels.clear();
+    links.enter(observed)
+}
+
+fn links_again(
+    channel: &mut Channel,
+    observed: &mut Observed,
+    devices: &BTreeSet<InterfaceName>,
+) -> Result<Names, Error> {
+    let requests: Vec<_> = devices.iter().copied().map(link::look_up).collect();
+    let mut links = Links::default();
+    channel.look_up(&requests, DEVICE_BYTES, |_, payload| links.read(payload))?;
+    for name in devices {
+        observed.devices.remove(name);
+        observed.state.tunnels.remove(name);
+    }
+    observed
+        .alternative_names
+        .retain(|_, device| !devices.contains(device));
+    links.enter(observed)
 }
 
 /// A name for a device that a tunnel is bound to and that is gone. It holds a character that no real name has.
@@ -104,6 +179,9 @@ fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> R
             Ok(())
         },
     )?;
+    observed.state.addresses.clear();
+    observed.secondaries.clear();
+    observed.ipv4_order.clear();
     for raw in seen {
         if raw.secondary {
             observed.secondaries.insert(raw.key);
@@ -117,6 +195,20 @@ fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> R
 }
 
 fn routes(
+    channel: &mut Channel,
+    observed: &mut Observed,
+    names: &Names,
+    extent: &Extent,
+) -> Result<(), Error> {
+    observed.all_routes = extent.protocol.is_none();
+    observed.state.routes.clear();
+    observed.duplicate_routes.clear();
+    [Family::V4, Family::V6]
+        .into_iter()
+        .try_for_each(|family| routes_of(channel, observed, names, family, extent))
+}
+
+fn routes_of(
     channel: &mut Channel,
     observed: &mut Observed,
     names: &Names,
@@ -167,7 +259,7 @@ fn paths(
         .map(|address| route::look_up(*address))
         .collect();
     let Observed { devices, paths, .. } = observed;
-    channel.look_up(&requests, |index, payload| {
+    channel.look_up(&requests, ROUTE_BYTES, |index, payload| {
         let family = if wanted[index].is_ipv4() {
             Family::V4
         } else {

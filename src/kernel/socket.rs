@@ -3,10 +3,10 @@
 //! Everything is synchronous: the kernel carries out what a send holds before the send returns, so a process that is
 //! killed leaves whole sends behind and no half.
 
-use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
+use std::{mem, ptr};
 
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -35,8 +35,8 @@ const NLMSG_HEADER: usize = 16;
 /// `NLMSGERR_ATTR_MSG`: the kernel's sentence.
 const ATTR_MESSAGE: u16 = 1;
 
-/// Requests in one send. More than about 256 answers outstanding overrun the default receive buffer.
-const BATCH_MESSAGES: usize = 128;
+/// Requests in one send at most. More than about 256 answers outstanding overrun the default receive buffer.
+pub(super) const BATCH_MESSAGES: usize = 128;
 /// Bytes in one send, well within the default send buffer.
 const BATCH_BYTES: usize = 64 << 10;
 /// The kernel fills at most 32 KiB of a receive.
@@ -142,7 +142,8 @@ impl Channel {
     ) -> Result<bool, Error> {
         let sequence = self.next_sequence();
         let mut bytes = Vec::new();
-        encode(&mut bytes, request, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        encode(&mut bytes, request.clone(), flags, sequence);
         self.send(&bytes)?;
         let (mut whole, mut done, mut failed) = (true, false, Ok(()));
         while !done {
@@ -177,12 +178,12 @@ impl Channel {
     /// Sends requests that change something, and returns what the kernel said to each, in their order.
     pub(super) fn transact(
         &mut self,
-        requests: &[Request],
+        requests: Vec<Request>,
     ) -> Result<Vec<Result<(), Refusal>>, Error> {
         let mut results = Vec::with_capacity(requests.len());
-        let mut rest = requests;
-        while !rest.is_empty() {
-            let (bytes, count, first) = self.batch(rest);
+        let mut rest = requests.into_iter();
+        while rest.len() > 0 {
+            let (bytes, count, first) = self.batch(&mut rest);
             self.send(&bytes)?;
             let start = results.len();
             results.resize_with(start + count, || Ok(()));
@@ -202,63 +203,86 @@ impl Channel {
                     Ok(())
                 })?;
             }
-            rest = &rest[count..];
         }
         Ok(results)
     }
 
     /// As many requests as go into one send. Only the last asks for an acknowledgement: a failure before it is
     /// reported all the same.
-    fn batch(&mut self, requests: &[Request]) -> (Vec<u8>, usize, u32) {
+    fn batch(
+        &mut self,
+        requests: &mut impl ExactSizeIterator<Item = Request>,
+    ) -> (Vec<u8>, usize, u32) {
         let (mut bytes, mut count) = (Vec::new(), 0);
         let first = self.sequence.wrapping_add(1);
-        for request in requests.iter().take(BATCH_MESSAGES) {
-            if bytes.len() > BATCH_BYTES {
-                break;
-            }
-            let last = bytes.len();
-            let sequence = self.next_sequence();
-            encode(
-                &mut bytes,
-                &request.message,
-                NLM_F_REQUEST | request.flags,
-                sequence,
-            );
+        while let Some(Request { message, flags }) = requests.next() {
             count += 1;
-            if count == requests.len() || count == BATCH_MESSAGES || bytes.len() > BATCH_BYTES {
-                let flags = NLM_F_REQUEST | request.flags | NLM_F_ACK;
-                bytes[last + 6..last + 8].copy_from_slice(&flags.to_ne_bytes());
+            let is_last =
+                requests.len() == 0 || count == BATCH_MESSAGES || bytes.len() > BATCH_BYTES;
+            let ack = if is_last { NLM_F_ACK } else { 0 };
+            let sequence = self.next_sequence();
+            encode(&mut bytes, message, NLM_F_REQUEST | flags | ack, sequence);
+            if is_last {
+                break;
             }
         }
         (bytes, count, first)
     }
 
     /// Sends look-ups, and calls `each` with the index of the request and the payload of its answer. A look-up that
-    /// the kernel refuses has no answer.
+    /// the kernel refuses has no answer. Many answers of at most `answer_bytes` are read at once, a longer one is asked
+    /// for again.
     pub(super) fn look_up(
         &mut self,
         requests: &[RouteNetlinkMessage],
+        answer_bytes: usize,
         mut each: impl FnMut(usize, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for (chunk, messages) in requests.chunks(BATCH_MESSAGES).enumerate() {
-            let mut bytes = Vec::new();
-            let mut waiting = HashMap::new();
-            for (index, message) in messages.iter().enumerate() {
-                let sequence = self.next_sequence();
-                encode(&mut bytes, message, NLM_F_REQUEST, sequence);
-                waiting.insert(sequence, chunk * BATCH_MESSAGES + index);
-            }
-            self.send(&bytes)?;
-            while !waiting.is_empty() {
-                self.receive(
-                    |header, payload| match waiting.remove(&header.sequence_number) {
-                        Some(index) if header.message_type != NLMSG_ERROR => each(index, payload),
-                        Some(_) | None => Ok(()),
-                    },
-                )?;
+        let at_once = (RECEIVE_BYTES / answer_bytes).min(BATCH_MESSAGES);
+        for (chunk, messages) in requests.chunks(at_once).enumerate() {
+            let start = chunk * at_once;
+            for long in
+                self.look_up_at_once(messages, |index, payload| each(start + index, payload))?
+            {
+                let alone = &messages[long..=long];
+                self.look_up_at_once(alone, |_, payload| each(start + long, payload))?;
             }
         }
         Ok(())
+    }
+
+    /// Look-ups that share the receive buffer. Which of them have an answer that is too long for that.
+    fn look_up_at_once(
+        &mut self,
+        requests: &[RouteNetlinkMessage],
+        mut each: impl FnMut(usize, &[u8]) -> Result<(), Error>,
+    ) -> Result<Vec<usize>, Error> {
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        for request in requests {
+            let sequence = self.next_sequence();
+            encode(&mut bytes, request.clone(), NLM_F_REQUEST, sequence);
+        }
+        self.send(&bytes)?;
+        let (mut waiting, mut long) = (requests.len(), Vec::new());
+        while waiting > 0 {
+            self.receive_slots(requests.len(), |header, payload| {
+                let index = header.sequence_number.wrapping_sub(first) as usize;
+                if index >= requests.len() {
+                    return Ok(());
+                }
+                waiting -= 1;
+                match payload {
+                    Some(_) if header.message_type == NLMSG_ERROR => Ok(()),
+                    Some(payload) => each(index, payload),
+                    None => {
+                        long.push(index);
+                        Ok(())
+                    }
+                }
+            })?;
+        }
+        Ok(long)
     }
 
     fn next_sequence(&mut self) -> u32 {
@@ -282,21 +306,11 @@ impl Channel {
         &mut self,
         mut each: impl FnMut(&Header, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.receive.clear();
-        let length = loop {
-            match self.socket.recv(
-                &mut self.receive,
-                rustix::net::RecvFlags::TRUNC.bits() as i32,
-            ) {
-                Ok(length) => break length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let text = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
-                    return Err(Error::Talk(io::Error::new(io::ErrorKind::TimedOut, text)));
-                }
-                Err(error) => return Err(Error::Talk(error)),
-            }
-        };
+        let flags = rustix::net::RecvFlags::TRUNC.bits() as i32;
+        let length = again(|| {
+            self.receive.clear();
+            self.socket.recv(&mut self.receive, flags)
+        })?;
         if length > self.receive.len() {
             return Err(wire::malformed("a message longer than the receive buffer"));
         }
@@ -311,6 +325,75 @@ impl Channel {
         }
         outcome
     }
+
+    /// As many receives in one call as there are answers, `count` at most, and `each` message; one that didn't fit into
+    /// its part of the buffer has no payload.
+    fn receive_slots(
+        &mut self,
+        count: usize,
+        mut each: impl FnMut(&Header, Option<&[u8]>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.receive.resize(RECEIVE_BYTES, 0);
+        let slot_bytes = RECEIVE_BYTES / count;
+        let lengths = again(|| {
+            let slots = self.receive.chunks_exact_mut(slot_bytes).take(count);
+            receive_many(&self.socket, slots.map(IoSliceMut::new).collect())
+        })?;
+        let mut outcome = Ok(());
+        for (slot, length) in self.receive.chunks_exact(slot_bytes).zip(lengths) {
+            self.traffic.received += 1;
+            let answered = if length > slot_bytes {
+                Header::of(slot).and_then(|header| each(&header, None))
+            } else {
+                Header::split(&slot[..length])
+                    .and_then(|(header, payload, _)| each(&header, Some(payload)))
+            };
+            outcome = outcome.and(answered);
+        }
+        outcome
+    }
+}
+
+/// A receive that goes on after a signal, and doesn't wait for ever.
+fn again<T>(mut receive: impl FnMut() -> io::Result<T>) -> Result<T, Error> {
+    loop {
+        match receive() {
+            Ok(received) => return Ok(received),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let text = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
+                return Err(Error::Talk(io::Error::new(io::ErrorKind::TimedOut, text)));
+            }
+            Err(error) => return Err(Error::Talk(error)),
+        }
+    }
+}
+
+/// Waits for one message and takes those that are there besides, each into a slot of its own. Their lengths, also of those
+/// that were too long.
+fn receive_many(socket: &Socket, mut slots: Vec<IoSliceMut>) -> io::Result<Vec<usize>> {
+    let headers = slots.iter_mut().map(|slot| {
+        // SAFETY: all zeros is a valid mmsghdr: without a name, control data and slots.
+        let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+        header.msg_hdr.msg_iov = ptr::from_mut(slot).cast();
+        header.msg_hdr.msg_iovlen = 1;
+        header
+    });
+    let mut headers: Vec<libc::mmsghdr> = headers.collect();
+    // SAFETY: each header points to one IoSliceMut, which is laid out as an iovec; they and their bytes are borrowed for as
+    // long as the call takes. No timeout is given.
+    let count = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            headers.len() as libc::c_uint,
+            libc::MSG_WAITFORONE | libc::MSG_TRUNC,
+            ptr::null_mut(),
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    let lengths = headers[..count].iter();
+    Ok(lengths.map(|header| header.msg_len as usize).collect())
 }
 
 /// `struct nlmsghdr`.
@@ -322,18 +405,22 @@ struct Header {
 
 impl Header {
     fn split(bytes: &[u8]) -> Result<(Self, &[u8], &[u8]), Error> {
-        let (raw, _) = wire::split::<NLMSG_HEADER>(bytes)?;
-        let length = u32::from_ne_bytes([raw[0], raw[1], raw[2], raw[3]]) as usize;
+        let header = Self::of(bytes)?;
+        let length = wire::u32(bytes)? as usize;
         let payload = bytes
             .get(NLMSG_HEADER..length)
             .ok_or_else(|| wire::malformed("message length"))?;
         let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        let header = Self {
+        Ok((header, payload, next))
+    }
+
+    fn of(bytes: &[u8]) -> Result<Self, Error> {
+        let (raw, _) = wire::split::<NLMSG_HEADER>(bytes)?;
+        Ok(Self {
             message_type: u16::from_ne_bytes([raw[4], raw[5]]),
             flags: u16::from_ne_bytes([raw[6], raw[7]]),
             sequence_number: u32::from_ne_bytes([raw[8], raw[9], raw[10], raw[11]]),
-        };
-        Ok((header, payload, next))
+        })
     }
 }
 
@@ -363,12 +450,11 @@ fn refusal(header: &Header, payload: &[u8], code: i32) -> Refusal {
     }
 }
 
-fn encode(bytes: &mut Vec<u8>, message: &RouteNetlinkMessage, flags: u16, sequence: u32) {
+fn encode(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = sequence;
-    // The library serializes whole messages only, and takes the payload by value.
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message.clone()));
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
     message.finalize();
     let start = bytes.len();
     bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);

@@ -15,6 +15,7 @@ mod model;
 mod obstacles;
 mod order;
 mod saved;
+mod scope;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use document::{
 pub use saved::{
     Basis, Origin, Purpose, Saved, Unfit, Verdict, judge, schema as saved_schema, sha256,
 };
+pub use scope::Scope;
 pub use text::{Style, unified_diff};
 pub use undo::Undo;
 
@@ -248,34 +250,27 @@ pub enum Effect {
 ///
 /// `known`: what the topology names, which is more than `desired` where it is being destroyed; `None`: nobody knows.
 pub fn plan(desired: &Desired, known: Option<&State>, observed: &Observed, terms: &Terms) -> Plan {
+    let mut plan = draft(desired, known, observed, terms);
+    plan.complete(desired, observed, terms);
+    plan
+}
+
+/// As [`plan`], but the changes alone, in no order: enough to tell whether they concern all routes.
+pub fn draft(desired: &Desired, known: Option<&State>, observed: &Observed, terms: &Terms) -> Plan {
     let diff::Difference {
         changes,
         withheld,
         conflicts,
         warnings,
     } = diff::diff(desired, known, observed, terms);
-    let mut plan = Plan {
+    Plan {
         changes,
         withheld,
         unmet: desired.unmet.clone(),
         conflicts,
         warnings,
         ..Plan::default()
-    };
-    order::order(&mut plan, &desired.state, observed);
-    let narrow = plan
-        .changes
-        .iter()
-        .filter_map(|change| narrow(change, desired));
-    let narrow: Vec<String> = narrow.collect();
-    plan.warnings.extend(narrow);
-    plan.effects = effect::effects(&plan, observed);
-    plan.obstacles = obstacles::obstacles(&plan.changes, desired, observed);
-    plan.cuts = cut::cuts(&plan, &terms.protect, observed);
-    if terms.hitless {
-        plan.hits = plan.all_hits().collect();
     }
-    plan
 }
 
 /// What to know of a tunnel that takes larger packets than its outer path.
@@ -294,6 +289,20 @@ impl Plan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    /// Orders a [`draft`] of the same desired and observed, and finds out what a person should know.
+    pub fn complete(&mut self, desired: &Desired, observed: &Observed, terms: &Terms) {
+        order::order(self, &desired.state, observed);
+        let changes = self.changes.iter();
+        self.warnings
+            .extend(changes.filter_map(|change| narrow(change, desired)));
+        self.effects = effect::effects(self, observed);
+        self.obstacles = obstacles::obstacles(&self.changes, desired, observed);
+        self.cuts = cut::cuts(self, &terms.protect, observed);
+        if terms.hitless {
+            self.hits = self.all_hits().collect();
+        }
     }
 
     /// Whether the plan depends on routes of other protocols: it adds or changes routes, which may conflict with them,

@@ -187,7 +187,7 @@ fn message_not_sent() {
 }
 
 fn answer_not_received() {
-    whole_or_nothing("recvfrom,recvmsg", "ENOBUFS");
+    whole_or_nothing("recvfrom,recvmsg,recvmmsg", "ENOBUFS");
 }
 
 /// How far an apply has come, for somebody to come between: by the host's devices, as `/proc/net/dev` has them.
