@@ -2,12 +2,14 @@
 //!
 //! What the keys mean is none of its business.
 
+mod plain;
 mod problem;
 mod read;
 mod render;
 mod tree;
 mod write;
 
+pub(crate) use plain::read_plain;
 pub(crate) use problem::Segment;
 pub use problem::{Located, Path, Problem, Problems, Severity, SourceFile, Span};
 pub(crate) use read::{Lost, Shape, read};

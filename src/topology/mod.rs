@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use crate::source::{self, Path, Problem, Problems, Segment, Severity, SourceFile, Span};
+use crate::source::{self, Lost, Path, Problem, Problems, Segment, Severity, SourceFile, Span};
 use crate::state::{AdminState, InterfaceName, Mode, Tos, Ttl};
 pub use endpoint::Endpoint;
 use entry::FromWord;
@@ -234,6 +234,9 @@ fn texts(files: Vec<(String, Vec<u8>)>) -> (Vec<SourceFile>, Vec<Problem>) {
 }
 
 fn read(files: &[SourceFile]) -> (Vec<Problem>, Option<Topology>) {
+    if let Some(topology) = read_plain(files) {
+        return (Vec::new(), Some(topology));
+    }
     let tree = merge::parse(files);
     let mut list = tree.problems;
     let topology = tree.root.and_then(|root| {
@@ -249,6 +252,16 @@ fn read(files: &[SourceFile]) -> (Vec<Problem>, Option<Topology>) {
         Some(topology)
     });
     (list, topology)
+}
+
+/// The short way, for one file in ordinary YAML about which there's nothing to say. It needs no tree.
+fn read_plain(files: &[SourceFile]) -> Option<Topology> {
+    let [SourceFile { text, .. }] = files else {
+        return None;
+    };
+    let topology = source::read_plain(text)?;
+    let problems = validate::validate(&topology, &Lost::default(), &source::Index::nowhere());
+    problems.is_empty().then_some(topology)
 }
 
 /// The address, route or option that a path leads into: half of one would be checked for the wrong meaning.
