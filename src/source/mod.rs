@@ -2,6 +2,7 @@
 //!
 //! What the keys mean is none of its business.
 
+mod lists;
 mod plain;
 mod problem;
 mod read;
@@ -9,6 +10,8 @@ mod render;
 mod tree;
 mod write;
 
+pub use lists::{Content, ListFile};
+pub(crate) use lists::{List, Texts, expand};
 pub(crate) use plain::read_plain;
 pub(crate) use problem::Segment;
 pub use problem::{Located, Path, Problem, Problems, Severity, SourceFile, Span};

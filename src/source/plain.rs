@@ -5,25 +5,31 @@
 //! and [`super::read`], has all of YAML, all rules, and the places of what is wrong. Here nothing is read that it would
 //! refuse or read otherwise; the tests hold both against each other with random YAML.
 
+mod lines;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use serde::de::value::StrDeserializer;
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess,
     Visitor,
 };
 
+use super::lists::List;
 use super::tree::{self, check_size, resolve};
+use lines::Lines;
 use scan::Scan;
 
-/// Reads a document, if it's an ordinary one without a problem.
-pub(crate) fn read_plain<T: DeserializeOwned>(source: &str) -> Option<T> {
+/// Reads a document and its lists, if they are ordinary and without a problem.
+pub(crate) fn read_plain<'s, T: DeserializeOwned>(
+    source: &'s str,
+    lists: &'s [List<'s>],
+) -> Option<T> {
     check_size(source).ok()?;
-    let mut scan = Scan::new(source).ok()?;
+    let mut scan = Scan::new(source, lists).ok()?;
     let document = T::deserialize(Node::block(&mut scan)).ok()?;
     scan.is_at_end().then_some(document)
 }
@@ -67,6 +73,8 @@ struct Node<'n, 's> {
     scan: &'n mut Scan<'s>,
     /// It has lines of its own, rather than a part of one.
     is_block: bool,
+    /// It may be a list in a file of its own, or have one among its items.
+    is_list: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,6 +90,7 @@ impl<'n, 's> Node<'n, 's> {
         Self {
             scan,
             is_block: true,
+            is_list: false,
         }
     }
 
@@ -89,6 +98,15 @@ impl<'n, 's> Node<'n, 's> {
         Self {
             scan,
             is_block: false,
+            is_list: false,
+        }
+    }
+
+    /// The value of the key that was read last.
+    fn value(self) -> Self {
+        Self {
+            is_list: self.scan.is_at_list(),
+            ..self
         }
     }
 
@@ -120,10 +138,18 @@ impl<'n, 's> Node<'n, 's> {
 
     fn sequence<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unusual> {
         self.scan.enter()?;
-        let layout = self.layout()?;
+        let layout = match self.shape() {
+            Shape::Mapping => Layout::Alone {
+                is_block: self.is_block,
+                is_over: false,
+            },
+            Shape::Sequence | Shape::Quoted | Shape::Word => self.layout()?,
+        };
         let mut items = Items {
+            is_list: self.is_list,
             scan: self.scan,
             layout,
+            lines: None,
             is_over: false,
         };
         let value = visitor.visit_seq(&mut items)?;
@@ -176,13 +202,21 @@ fn visit<'de, V: Visitor<'de>>(word: &str, visitor: V) -> Result<V::Value, Unusu
     }
 }
 
+/// A plain scalar that means nothing but its text.
+fn text_of(word: &str) -> Result<&str, Unusual> {
+    match resolve(word) {
+        Ok(None) => Ok(word),
+        Ok(Some(_)) | Err(_) => Err(Unusual),
+    }
+}
+
 impl<'de> Deserializer<'de> for Node<'_, '_> {
     type Error = Unusual;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unusual> {
         match self.shape() {
-            Shape::Mapping => self.mapping(visitor),
-            Shape::Sequence => self.sequence(visitor),
+            Shape::Mapping if !self.is_list => self.mapping(visitor),
+            Shape::Mapping | Shape::Sequence => self.sequence(visitor),
             Shape::Quoted => self.quoted(visitor),
             Shape::Word => self.word(visitor),
         }
@@ -221,7 +255,7 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
     ) -> Result<V::Value, Unusual> {
         let text = match self.shape() {
             Shape::Quoted => self.scan.quoted()?,
-            Shape::Word => self.scan.word_that_is_text()?,
+            Shape::Word => text_of(self.scan.word()?)?,
             Shape::Mapping | Shape::Sequence => return Err(Unusual),
         };
         self.end()?;
@@ -245,6 +279,8 @@ enum Layout {
         is_first: bool,
         ends_line: bool,
     },
+    /// A mapping that is the only item.
+    Alone { is_block: bool, is_over: bool },
 }
 
 impl Layout {
@@ -272,6 +308,16 @@ impl Layout {
                 }
                 Ok(has_next)
             }
+            Self::Alone { is_over, .. } => Ok(!std::mem::replace(is_over, true)),
+        }
+    }
+
+    /// Whether an item has lines of its own.
+    fn has_lines(self) -> bool {
+        match self {
+            Self::Lines { .. } => true,
+            Self::Brackets { .. } => false,
+            Self::Alone { is_block, .. } => is_block,
         }
     }
 }
@@ -279,6 +325,10 @@ impl Layout {
 struct Items<'n, 's> {
     scan: &'n mut Scan<'s>,
     layout: Layout,
+    /// Some may be lists in files of their own.
+    is_list: bool,
+    /// The rest of one that was begun.
+    lines: Option<Lines<'s>>,
     is_over: bool,
 }
 
@@ -289,15 +339,33 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Unusual> {
-        if !self.layout.has_next(self.scan, true)? {
-            self.is_over = true;
-            return Ok(None);
+        loop {
+            if let Some(lines) = &mut self.lines
+                && let Some(line) = lines.next(self.scan)?
+            {
+                let item = MapAccessDeserializer::new(line);
+                return seed.deserialize(item).map(Some);
+            }
+            if !self.layout.has_next(self.scan, true)? {
+                self.is_over = true;
+                return Ok(None);
+            }
+            let is_block = self.layout.has_lines();
+            if self.is_list {
+                self.lines = Lines::named(self.scan, is_block)?;
+            }
+            if self.lines.is_none() {
+                if matches!(self.layout, Layout::Alone { .. }) {
+                    return Err(Unusual);
+                }
+                let item = Node {
+                    scan: self.scan,
+                    is_block,
+                    is_list: false,
+                };
+                return seed.deserialize(item).map(Some);
+            }
         }
-        let item = match self.layout {
-            Layout::Lines { .. } => Node::block(self.scan),
-            Layout::Brackets { .. } => Node::inline(self.scan),
-        };
-        seed.deserialize(item).map(Some)
     }
 }
 
@@ -327,13 +395,13 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Unusual> {
         let Layout::Lines { column } = self.layout else {
-            return seed.deserialize(Node::inline(self.scan));
+            return seed.deserialize(Node::inline(self.scan).value());
         };
         if self.scan.is_at_line_end() {
             self.scan.descend(column)?;
-            return seed.deserialize(Node::block(self.scan));
+            return seed.deserialize(Node::block(self.scan).value());
         }
-        let value = seed.deserialize(Node::inline(self.scan))?;
+        let value = seed.deserialize(Node::inline(self.scan).value())?;
         self.scan.end_line()?;
         Ok(value)
     }

@@ -299,19 +299,13 @@ impl<'a> Builder<'a> {
 
     fn scalar(&mut self, text: Cow<'a, str>, style: ScalarStyle, span: ParserSpan) -> Node<'a> {
         let span = between(span, span);
-        let value = match style {
-            ScalarStyle::Plain => match resolve(&text) {
-                Ok(Some(value)) => value,
-                Ok(None) => Value::Text(text),
-                Err(ambiguity) => {
-                    self.problems
-                        .push(Problem::error(span, ambiguity.message).help(ambiguity.help));
-                    Value::Refused
-                }
+        match style {
+            ScalarStyle::Plain => plain(text, span, &mut self.problems),
+            _ => Node {
+                span,
+                value: Value::Text(text),
             },
-            _ => Value::Text(text),
-        };
-        Node { span, value }
+        }
     }
 
     fn refuse_tag(&mut self, tagged: bool, span: ParserSpan) {
@@ -390,6 +384,19 @@ fn syntax_error(error: &saphyr_parser::ScanError) -> Problem {
         Some((_, help)) => problem.help(*help),
         None => problem,
     }
+}
+
+/// A plain scalar as what it means.
+pub(super) fn plain<'a>(text: Cow<'a, str>, span: Span, problems: &mut Vec<Problem>) -> Node<'a> {
+    let value = match resolve(&text) {
+        Ok(Some(value)) => value,
+        Ok(None) => Value::Text(text),
+        Err(ambiguity) => {
+            problems.push(Problem::error(span, ambiguity.message).help(ambiguity.help));
+            Value::Refused
+        }
+    };
+    Node { span, value }
 }
 
 /// A plain scalar that means different things to different YAML readers.

@@ -1,7 +1,8 @@
 //! Where the reading stands in an ordinary file: words, quotes, lines and their columns.
 
-use super::Unusual;
-use crate::source::tree::{MAX_NODES, resolve};
+use super::{Unusual, text_of};
+use crate::source::lists::{LIST, List};
+use crate::source::tree::MAX_NODES;
 
 /// Nesting that is left to the long way; a topology has less.
 const DEEPEST: usize = 16;
@@ -11,6 +12,7 @@ const LONGEST_KEY: usize = 128;
 /// Between two calls it stands before a value or key, or behind one.
 pub(super) struct Scan<'s> {
     source: &'s str,
+    lists: &'s [List<'s>],
     at: usize,
     /// The column at which the line's content starts, or that of what is behind its dash; `None` behind the last line.
     column: Option<usize>,
@@ -20,11 +22,21 @@ pub(super) struct Scan<'s> {
     depth: usize,
 }
 
+/// A place to return to.
+pub(super) struct Mark {
+    at: usize,
+    column: Option<usize>,
+    keys: usize,
+    nodes: usize,
+    depth: usize,
+}
+
 impl<'s> Scan<'s> {
     /// At the first line.
-    pub(super) fn new(source: &'s str) -> Result<Self, Unusual> {
+    pub(super) fn new(source: &'s str, lists: &'s [List<'s>]) -> Result<Self, Unusual> {
         let mut scan = Self {
             source,
+            lists,
             at: 0,
             column: None,
             keys: Vec::new(),
@@ -57,7 +69,7 @@ impl<'s> Scan<'s> {
 
     /// A collection begins. Where its keys will be.
     pub(super) fn enter(&mut self) -> Result<usize, Unusual> {
-        self.count()?;
+        self.count(1)?;
         self.depth += 1;
         (self.depth <= DEEPEST)
             .then_some(self.keys.len())
@@ -69,9 +81,36 @@ impl<'s> Scan<'s> {
     }
 
     /// The long way allows so many, and says so.
-    fn count(&mut self) -> Result<(), Unusual> {
-        self.nodes += 1;
+    pub(super) fn count(&mut self, nodes: usize) -> Result<(), Unusual> {
+        self.nodes += nodes;
         (self.nodes <= MAX_NODES).then_some(()).ok_or(Unusual)
+    }
+
+    pub(super) fn lists(&self) -> &'s [List<'s>] {
+        self.lists
+    }
+
+    /// Whether the value of the last key may be a list in a file of its own.
+    pub(super) fn is_at_list(&self) -> bool {
+        !self.lists.is_empty() && self.keys.last() == Some(&LIST)
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            at: self.at,
+            column: self.column,
+            keys: self.keys.len(),
+            nodes: self.nodes,
+            depth: self.depth,
+        }
+    }
+
+    pub(super) fn return_to(&mut self, mark: Mark) {
+        self.at = mark.at;
+        self.column = mark.column;
+        self.keys.truncate(mark.keys);
+        self.nodes = mark.nodes;
+        self.depth = mark.depth;
     }
 
     pub(super) fn is_at_dash(&self) -> bool {
@@ -109,25 +148,16 @@ impl<'s> Scan<'s> {
 
     /// A plain scalar.
     pub(super) fn word(&mut self) -> Result<&'s str, Unusual> {
-        self.count()?;
+        self.count(1)?;
         let end = self.word_end();
         let word = &self.source[self.at..end];
         self.at = end;
         (!word.is_empty()).then_some(word).ok_or(Unusual)
     }
 
-    /// A plain scalar that means nothing but its text.
-    pub(super) fn word_that_is_text(&mut self) -> Result<&'s str, Unusual> {
-        let word = self.word()?;
-        match resolve(word) {
-            Ok(None) => Ok(word),
-            Ok(Some(_)) | Err(_) => Err(Unusual),
-        }
-    }
-
     /// A text in quotes, without escapes, on one line.
     pub(super) fn quoted(&mut self) -> Result<&'s str, Unusual> {
-        self.count()?;
+        self.count(1)?;
         let quote = self.peek().ok_or(Unusual)?;
         let start = self.at + 1;
         let inner = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != quote && *byte != b'\\';
@@ -143,7 +173,7 @@ impl<'s> Scan<'s> {
 
     /// A key, up to its value or to the end of the line.
     pub(super) fn key(&mut self) -> Result<&'s str, Unusual> {
-        let key = self.word_that_is_text()?;
+        let key = text_of(self.word()?)?;
         if key.len() > LONGEST_KEY || self.peek() != Some(b':') || !self.ends_word(self.at + 1) {
             return Err(Unusual);
         }
