@@ -7,6 +7,7 @@
 use divan::{AllocProfiler, Bencher, black_box};
 use tunnelform::desired::desired;
 use tunnelform::plan::{Terms, plan};
+use tunnelform::source::{Content, ListFile};
 use tunnelform::state::{Desired, Observed};
 use tunnelform::topology::{Fleet, Name, Topology};
 
@@ -131,6 +132,29 @@ fn read_tunnels(bencher: Bencher, count: usize) {
 fn read_routes(bencher: Bencher, count: usize) {
     let text = routes(count);
     bencher.bench_local(|| Topology::parse("hq.yaml", black_box(&text)).is_ok());
+}
+
+/// The same routes from a file of their own.
+#[divan::bench(args = [1_000, 10_000, 100_000])]
+fn read_list(bencher: Bencher, count: usize) {
+    let lines = (0..count).map(|n| {
+        let (high, middle, low) = (n / 62_500, n / 250 % 250, n % 250);
+        format!("11.{high}.{middle}.{low}/32\n")
+    });
+    let list = ListFile {
+        file: "routes.txt".into(),
+        path: "routes.txt".into(),
+        bytes: Ok(lines.collect::<String>().into_bytes()),
+    };
+    let text = "name: hq\nroutes: {file: routes.txt, via: 192.168.10.1, device: eth0}\n";
+    let file = Content {
+        lists: vec![list],
+        ..Content::new("hq.yaml", text)
+    };
+    let files = || vec![file.clone()];
+    bencher
+        .with_inputs(files)
+        .bench_local_values(|files| Topology::parse_files("hq.yaml", files).is_ok());
 }
 
 /// The desired state of a host without a fleet.

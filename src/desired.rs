@@ -11,7 +11,9 @@ use crate::state::{
     Address, AdminState, Desired, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed,
     Route, RouteKey, RouteType, Scope, State, Tunnel, Unmet, prefixes,
 };
-use crate::topology::{self, Effective, Endpoint, Host, Mtu, PeerRoute, Topology, TunnelKind};
+use crate::topology::{
+    self, Effective, Endpoint, Hops, Host, Mtu, PeerRoute, Topology, TunnelKind,
+};
 
 /// Bytes that an ipip tunnel puts before a packet: one IPv4 header without options (RFC 2003 section 3).
 const IPIP_OVERHEAD: u32 = 20;
@@ -20,7 +22,7 @@ const DEFAULT_UNDERLAY_MTU: u32 = 1500;
 /// The range of a tunnel's MTU (`ETH_MIN_MTU` to `IP_MAX_MTU` less the outer header, `net/ipv4/ip_tunnel.c`).
 const TUNNEL_MTU: std::ops::RangeInclusive<u32> = 68..=65515;
 
-/// How many parts the routes to peers are made in, and how many a part has at least: appending one passes over those
+/// How many parts the routes are made in, and how many a part has at least: appending one passes over those
 /// that are there.
 const PARTS: usize = 8;
 const LEAST_PART: usize = 1024;
@@ -42,11 +44,13 @@ pub fn lookups(host: &Host) -> BTreeSet<IpAddr> {
     let gateways = topology
         .routes
         .iter()
-        .flat_map(|route| route.hops())
-        .filter(|hop| hop.device.is_none());
-    remotes
-        .chain(gateways.filter_map(|hop| Some(hop.via?.0)))
-        .collect()
+        .flat_map(|route| {
+            let own = route.via.filter(|_| route.device.is_none());
+            let listed = route.nexthops.iter().filter(|hop| hop.device.is_none());
+            own.into_iter().chain(listed.filter_map(|hop| hop.via))
+        })
+        .map(|gateway| gateway.0);
+    remotes.chain(gateways).collect()
 }
 
 /// What a host of the topology wants, with the facts of the one that was observed.
@@ -341,7 +345,6 @@ impl Build<'_> {
         }
     }
 
-    /// Sorted as they come, and so appended. In parts: a map that is built in one go takes the memory of a list besides.
     fn peers(&self, host: &Host, state: &mut State) {
         let mut up = BTreeMap::new();
         let mut is_up = |name: InterfaceName| {
@@ -350,18 +353,11 @@ impl Build<'_> {
                 tunnel.is_some_and(|own| admin_state(&self.topology.tunnel(own)) == AdminState::Up)
             })
         };
-        let part = (host.peers().len() / PARTS).max(LEAST_PART);
-        let mut routes = host.peers().filter_map(|route| {
+        let routes = host.peers().filter_map(|route| {
             let up = route.ways.iter().all(|way| is_up(way.tunnel)) && !route.ways.is_empty();
             up.then(|| self.peer(&route))
         });
-        loop {
-            let mut some: BTreeMap<RouteKey, Route> = routes.by_ref().take(part).collect();
-            if some.is_empty() {
-                return;
-            }
-            state.routes.append(&mut some);
-        }
+        append(&mut state.routes, host.peers().len(), routes);
     }
 
     fn peer(&self, route: &PeerRoute) -> (RouteKey, Route) {
@@ -410,32 +406,25 @@ impl Build<'_> {
 
     /// After the addresses, which tell the device of a gateway.
     fn routes(&self, state: &mut State) {
-        let mut routes = Vec::new();
-        for (&name, tunnel) in &self.topology.tunnels {
-            // The kernel has no routes through a device that is down.
-            if admin_state(&self.topology.tunnel(tunnel)) == AdminState::Up {
-                routes.extend(
-                    tunnel
-                        .routes
-                        .iter()
-                        .map(|route| self.route(route, Some(name))),
-                );
-            }
-        }
-        routes.extend(
-            self.topology
-                .routes
-                .iter()
-                .map(|route| self.route(route, None)),
-        );
-        state.routes.extend(routes);
+        let tunnels = self.topology.tunnels.iter();
+        // The kernel has no routes through a device that is down.
+        let up = tunnels
+            .filter(|(_, tunnel)| admin_state(&self.topology.tunnel(tunnel)) == AdminState::Up);
+        let lists = up.map(|(&name, tunnel)| (Some(name), &tunnel.routes));
+        let lists = lists.chain([(None, &self.topology.routes)]);
+        let count = lists.clone().map(|(_, list)| list.len()).sum();
+        let routes = lists.flat_map(|(tunnel, list)| {
+            let routes = list.iter();
+            routes.map(move |route| self.route(route, tunnel))
+        });
+        append(&mut state.routes, count, routes);
     }
 
     fn route(&self, route: &topology::Route, tunnel: Option<InterfaceName>) -> (RouteKey, Route) {
         let key = route.key();
         let mut hops = route.hops();
         if hops.is_empty() && route.kind == RouteType::Unicast {
-            hops.push(topology::NextHop {
+            hops = Hops::Only(topology::NextHop {
                 via: None,
                 device: tunnel,
                 weight: None,
@@ -490,6 +479,23 @@ impl Build<'_> {
         nearest
             .copied()
             .or_else(|| self.observed.paths.get(&gateway).map(|path| path.device))
+    }
+}
+
+/// Adds so many routes, mostly sorted. In parts: a map that is built in one go takes the memory of a list besides, and one
+/// that is filled one by one leaves half of its room empty.
+fn append(
+    known: &mut BTreeMap<RouteKey, Route>,
+    count: usize,
+    mut routes: impl Iterator<Item = (RouteKey, Route)>,
+) {
+    let part = (count / PARTS).max(LEAST_PART);
+    loop {
+        let mut some: BTreeMap<RouteKey, Route> = routes.by_ref().take(part).collect();
+        if some.is_empty() {
+            return;
+        }
+        known.append(&mut some);
     }
 }
 

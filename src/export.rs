@@ -276,7 +276,7 @@ fn written(ipip: &Ipip, tunnel: &state::Tunnel) -> Tunnel {
         state: Some(*state).filter(|state| *state == AdminState::Down),
         probe: None,
         addresses: Vec::new(),
-        routes: Vec::new(),
+        routes: Default::default(),
     }
 }
 

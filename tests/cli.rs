@@ -377,6 +377,88 @@ fn a_dry_run_says_by_its_exit_code_whether_there_are_changes() {
     assert_eq!(code(&run(&destroy)), 0);
 }
 
+/// A list beside the topology is read for every command, and nothing else is.
+#[test]
+fn routes_come_from_a_file_beside_the_topology() {
+    let (directory, path) = file("name: t\nroutes: {file: lists/r.txt, device: eth0}\n");
+    let lists = directory.path().join("lists");
+    let list = lists.join("r.txt");
+    fs::create_dir(&lists).expect("a directory can be made");
+    fs::write(&list, "10.1.0.0/16\n10.2.0.0/16 metric 7\n").expect("a file can be written");
+    let path = path.to_str().expect("its name is text");
+    let output = run(&["validate", path]);
+    assert!(
+        out(&output).contains("valid (0 tunnels, 0 addresses, 2 routes)"),
+        "{}",
+        err(&output)
+    );
+    let rendered = out(&run(&["render", path]));
+    assert!(
+        rendered.contains("metric: 7") && !rendered.contains("file:"),
+        "{rendered}"
+    );
+    let plan = out(&run(&["apply", "--dry-run", "--against", "empty", path]));
+    assert!(
+        plan.contains("+ route 10.2.0.0/16 metric 7  dev eth0"),
+        "{plan}"
+    );
+    let (_other, old) = file("name: t\nroutes: [{to: 10.1.0.0/16, device: eth0}]\n");
+    let diff = out(&run(&["diff", old.to_str().expect("text"), path]));
+    assert!(
+        diff.contains("Plan: 1 to create, 0 to change, 0 to replace, 0 to delete."),
+        "{diff}"
+    );
+    fs::write(&list, "10.1.0.0/16\n  10.2.0.1/16\n").expect("a file can be written");
+    let output = run(&["validate", "--output", "json", path]);
+    let problem = &json(&output)["problems"][0];
+    assert_eq!(
+        (problem["line"].as_u64(), problem["column"].as_u64()),
+        (Some(2), Some(3))
+    );
+    assert_eq!(problem["file"].as_str(), list.to_str());
+}
+
+/// Whatever the name leads to, the answer comes at once and stands at the name.
+#[test]
+fn a_list_that_is_no_file_is_refused() {
+    let (directory, path) = file("name: t\nroutes: {file: list, device: eth0}\n");
+    let list = directory.path().join("list");
+    let refuses = |why: &str| {
+        let output = tunnelform(&["validate".as_ref(), path.as_os_str()])
+            .timeout(Duration::from_secs(60))
+            .output()
+            .expect("tunnelform runs");
+        assert_eq!(code(&output), 1, "{}", out(&output));
+        let told = err(&output);
+        assert!(
+            told.contains(why) && told.contains("hq.yaml:2:16"),
+            "{why}: {told}"
+        );
+    };
+    refuses("can't read list: No such file");
+    fs::create_dir(&list).expect("a directory can be made");
+    refuses("can't read list: not a regular file");
+    fs::remove_dir(&list).expect("it can be deleted");
+    for (target, why) in [
+        ("/dev/zero", "not a regular file"),
+        ("list", "symbolic link"),
+    ] {
+        std::os::unix::fs::symlink(target, &list).expect("a link can be made");
+        refuses(why);
+        fs::remove_file(&list).expect("it can be deleted");
+    }
+    let made = std::process::Command::new("mkfifo").arg(&list).status();
+    assert!(made.expect("mkfifo runs").success());
+    refuses("can't read list: not a regular file");
+    fs::remove_file(&list).expect("it can be deleted");
+    fs::write(&list, b"\xff\n").expect("a file can be written");
+    let told = err(&run(&["validate", path.to_str().expect("text")]));
+    assert!(
+        told.contains("expected UTF-8 text") && told.contains("/list:1:1"),
+        "{told}"
+    );
+}
+
 #[test]
 fn a_plan_has_three_forms() {
     let file = "examples/point-to-point.yaml";

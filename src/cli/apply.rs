@@ -4,6 +4,7 @@ use clap::Args;
 use tunnelform::kernel::{Kernel, OnRefusal};
 use tunnelform::plan::{Saved, Terms};
 use tunnelform::reconcile::Goal;
+use tunnelform::source::Content;
 use tunnelform::topology::{Owner, Protocol, Topology};
 
 use super::carry_out::{self, CarryOut};
@@ -95,7 +96,7 @@ struct Which {
 impl Apply {
     pub(super) fn run(self, terminal: &Terminal) -> Result {
         let files = self.input.read()?;
-        if let [(_, bytes)] = files.as_slice()
+        if let [Content { bytes, .. }] = files.as_slice()
             && Saved::is_meant(bytes)
         {
             return self.carry_out(bytes, terminal);

@@ -1,13 +1,14 @@
 //! Topology files, as they come from the command line, and the part of them that is this host's.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tunnelform::kernel::{Extent, Kernel};
 use tunnelform::plan::Saved;
-use tunnelform::source::{Problems, Severity};
+use tunnelform::source::{Content, ListFile, Problems, Severity};
 use tunnelform::state::Observed;
 use tunnelform::topology::{Fleet, Host, Name, Parsed, Topology};
 
@@ -75,11 +76,11 @@ impl Input {
     /// The topology in files that were read; shows what is wrong with it.
     pub(super) fn topology_of(
         &self,
-        files: Vec<(String, Vec<u8>)>,
+        files: Vec<Content>,
         terminal: &Terminal,
     ) -> Result<Topology, Failure> {
         let name = self.name();
-        if files.iter().any(|(_, bytes)| Saved::is_meant(bytes)) {
+        if files.iter().any(|file| Saved::is_meant(&file.bytes)) {
             return Err(Failure(format!(
                 "{name} is a saved plan and no topology: `tunnelform apply` carries it out, `tunnelform show` shows it"
             )));
@@ -108,14 +109,19 @@ impl Input {
         self.file == Path::new("-")
     }
 
-    /// The files' names and what they hold.
-    pub(super) fn read(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    /// The files, with those that they name.
+    pub(super) fn read(&self) -> Result<Vec<Content>, Failure> {
+        let mut room = MOST_BYTES;
         if self.is_stdin() {
-            let bytes = bounded(&mut io::stdin().lock()).map_err(|e| unreadable("<stdin>", &e))?;
-            return Ok(vec![(self.name(), bytes)]);
+            let bytes = bounded(&mut io::stdin().lock(), room);
+            let bytes = bytes.map_err(|error| unreadable("<stdin>", &error))?;
+            return Ok(vec![content(self.name(), Path::new(""), bytes, &mut room)]);
         }
+        let directory = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
         if !self.file.is_dir() {
-            return Ok(vec![(self.name(), read_file(&self.file)?)]);
+            let bytes = read_file(&self.file)?;
+            let directory = directory(&self.file);
+            return Ok(vec![content(self.name(), &directory, bytes, &mut room)]);
         }
         let mut paths = yaml_files(&self.file)?;
         paths.sort();
@@ -126,18 +132,17 @@ impl Input {
             )));
         }
         let mut files = Vec::new();
-        let mut total = 0;
         for path in paths {
             let bytes = read_file(&path)?;
-            total += bytes.len() as u64;
-            if total >= MOST_BYTES {
+            let name = path.display().to_string();
+            files.push(content(name, &directory(&path), bytes, &mut room));
+            if room == 0 {
                 let most = MOST_BYTES - 1;
                 let name = self.name();
                 return Err(Failure(format!(
                     "{name}: its files have more than {most} bytes"
                 )));
             }
-            files.push((path.display().to_string(), bytes));
         }
         Ok(files)
     }
@@ -160,13 +165,50 @@ fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     File::open(path)
-        .and_then(|mut file| bounded(&mut file))
+        .and_then(|mut file| bounded(&mut file, MOST_BYTES))
         .map_err(|error| unreadable(&path.display().to_string(), &error))
 }
 
-fn bounded(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+fn bounded(reader: &mut impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    reader.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    reader.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A file with those that it names, whose names are relative to the directory. As many bytes as all may have are in `room`.
+fn content(name: String, directory: &Path, bytes: Vec<u8>, room: &mut u64) -> Content {
+    *room = room.saturating_sub(bytes.len() as u64);
+    let names = match Saved::is_meant(&bytes) {
+        true => Vec::new(),
+        false => Content::named(&bytes),
+    };
+    let lists = names.into_iter().map(|file| {
+        let path = directory.join(&file);
+        let bytes = read_list(&path, *room).map_err(|error| error.to_string());
+        *room -= bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        ListFile { file, path, bytes }
+    });
+    let lists = lists.collect();
+    Content { name, bytes, lists }
+}
+
+/// A pipe would be waited for, and a device might have no end.
+fn read_list(path: &Path, room: u64) -> io::Result<Vec<u8>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let bytes = bounded(&mut file, room)?;
+    if bytes.len() as u64 == room {
+        let most = MOST_BYTES - 1;
+        return Err(io::Error::other(format!(
+            "with it, the topology has more than {most} bytes"
+        )));
+    }
     Ok(bytes)
 }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use tunnelform::kernel::Kernel;
 use tunnelform::plan::{Basis, Origin, Plan, Purpose, Saved, Terms, sha256};
 use tunnelform::reconcile::{self, Goal, Look};
+use tunnelform::source::{Content, ListFile};
 use tunnelform::topology::{Host, Topology};
 
 use super::input::{Input, candidates, hostnames};
@@ -25,7 +26,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new(
         input: &Input,
-        files: Vec<(String, Vec<u8>)>,
+        files: Vec<Content>,
         terminal: &Terminal,
     ) -> Result<Self, Failure> {
         let digest = digest(input, &files);
@@ -53,18 +54,30 @@ fn made_now() -> Origin {
     }
 }
 
-/// A file's own; a directory's is that of the lines that `sha256sum *.yaml` prints.
-fn digest(input: &Input, files: &[(String, Vec<u8>)]) -> String {
-    let line = |(name, bytes): &(String, Vec<u8>)| {
-        let name = Path::new(name).file_name().unwrap_or_default();
+/// A file's own; that of several, and of a directory's, that of the lines that `sha256sum` prints for them, where each
+/// file's lists come behind it.
+fn digest(input: &Input, files: &[Content]) -> String {
+    let line = |(path, bytes): (&Path, &[u8])| {
+        let name = path.file_name().unwrap_or_default();
         let digest = sha256(bytes);
         let digits = digest.trim_start_matches("sha256:");
         format!("{digits}  {}\n", name.to_string_lossy())
     };
     match files {
-        [(_, bytes)] if !input.file.is_dir() => sha256(bytes),
-        files => sha256(files.iter().map(line).collect::<String>().as_bytes()),
+        [Content { bytes, lists, .. }] if lists.is_empty() && !input.file.is_dir() => sha256(bytes),
+        files => {
+            let mut lines = String::new();
+            for Content { name, bytes, lists } in files {
+                lines += &line((Path::new(name), bytes));
+                lines.extend(lists.iter().filter_map(file).map(line));
+            }
+            sha256(lines.as_bytes())
+        }
     }
+}
+
+fn file(list: &ListFile) -> Option<(&Path, &[u8])> {
+    Some((&list.path, list.bytes.as_deref().ok()?))
 }
 
 /// Runs, or where the plan is to be saved, shows and saves it.

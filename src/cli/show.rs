@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tunnelform::plan::{Document, Plan, Purpose, Saved};
+use tunnelform::source::Content;
 
 use super::carry_out::read;
 use super::input::Input;
@@ -62,7 +63,7 @@ fn one(file: PathBuf) -> std::result::Result<(Saved, Plan), Failure> {
     let input = Input { file };
     let name = input.name();
     match input.read()?.as_slice() {
-        [(_, bytes)] if Saved::is_meant(bytes) => read(&name, bytes),
+        [Content { bytes, .. }] if Saved::is_meant(bytes) => read(&name, bytes),
         _ => Err(Failure(format!(
             "{name} is no saved plan: `tunnelform apply --dry-run --out PLAN` saves one"
         ))),

@@ -102,7 +102,7 @@ fn contents(topology: &Topology) -> String {
     let host = [
         (tunnels.count(), "tunnel"),
         (addresses.chain(devices).map(Vec::len).sum(), "address"),
-        (routes.chain(lists).map(Vec::len).sum(), "route"),
+        (routes.chain(lists).map(|list| list.len()).sum(), "route"),
     ];
     let fleet = [
         (topology.nodes.len(), "node"),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tunnelform::kernel::Kernel;
+use tunnelform::source::Content;
 use tunnelform::topology::{Host, Topology};
-use tunnelform::watch::{Confirm, Contents, Listen, OnExit, Options, Origin, watch};
+use tunnelform::watch::{Confirm, Listen, OnExit, Options, Origin, watch};
 
 use super::input::{Input, Netns, NodeChoice};
 use super::make::Within;
@@ -166,7 +167,7 @@ impl Origin for File {
         self.input.name()
     }
 
-    fn read(&self) -> std::result::Result<Contents, String> {
+    fn read(&self) -> std::result::Result<Vec<Content>, String> {
         self.input.read().map_err(|Failure(message)| message)
     }
 

@@ -2,12 +2,17 @@
 //!
 //! What the keys mean is none of its business.
 
+mod lists;
+mod plain;
 mod problem;
 mod read;
 mod render;
 mod tree;
 mod write;
 
+pub use lists::{Content, ListFile};
+pub(crate) use lists::{List, Texts, expand};
+pub(crate) use plain::read_plain;
 pub(crate) use problem::Segment;
 pub use problem::{Located, Path, Problem, Problems, Severity, SourceFile, Span};
 pub(crate) use read::{Lost, Shape, read};

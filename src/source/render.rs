@@ -254,6 +254,7 @@ fn visible(c: char) -> char {
 
 #[cfg(test)]
 mod tests {
+    use crate::source::Content;
     use crate::topology::Topology;
     use crate::topology::testing::problems;
 
@@ -327,7 +328,7 @@ error: tunnels.tun1: unknown key \"mut\"
     fn refuses_what_is_no_text() {
         let Err(found) = Topology::parse_files(
             "test.yaml",
-            vec![("test.yaml".into(), b"name: t\n# \xfc\nfoo: 1\n".to_vec())],
+            vec![Content::new("test.yaml", *b"name: t\n# \xfc\nfoo: 1\n")],
         ) else {
             panic!("taken for text");
         };

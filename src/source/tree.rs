@@ -20,7 +20,7 @@ const MAX_SOURCE: usize = 256 << 20;
 /// The longest line, bytes. JSON without line breaks is YAML too.
 const MAX_LINE: usize = 32 << 20;
 /// The most values: a million routes with all their keys have fewer, and so many take 1 GB of memory.
-const MAX_NODES: usize = 16_000_000;
+pub(super) const MAX_NODES: usize = 16_000_000;
 /// Nodes that aliases and merge keys may copy, in all.
 const MAX_COPIED: usize = 100_000;
 
@@ -94,7 +94,7 @@ pub(crate) fn parse(source: &str) -> Tree<'_> {
     }
 }
 
-fn check_size(source: &str) -> Result<(), Fatal> {
+pub(super) fn check_size(source: &str) -> Result<(), Fatal> {
     if source.len() > MAX_SOURCE {
         let message = format!("the file has more than the {MAX_SOURCE} bytes allowed");
         return Err(Box::new(Problem::error(Span::at(0), message)));
@@ -299,19 +299,13 @@ impl<'a> Builder<'a> {
 
     fn scalar(&mut self, text: Cow<'a, str>, style: ScalarStyle, span: ParserSpan) -> Node<'a> {
         let span = between(span, span);
-        let value = match style {
-            ScalarStyle::Plain => match resolve(&text) {
-                Ok(Some(value)) => value,
-                Ok(None) => Value::Text(text),
-                Err(ambiguity) => {
-                    self.problems
-                        .push(Problem::error(span, ambiguity.message).help(ambiguity.help));
-                    Value::Refused
-                }
+        match style {
+            ScalarStyle::Plain => plain(text, span, &mut self.problems),
+            _ => Node {
+                span,
+                value: Value::Text(text),
             },
-            _ => Value::Text(text),
-        };
-        Node { span, value }
+        }
     }
 
     fn refuse_tag(&mut self, tagged: bool, span: ParserSpan) {
@@ -392,8 +386,21 @@ fn syntax_error(error: &saphyr_parser::ScanError) -> Problem {
     }
 }
 
+/// A plain scalar as what it means.
+pub(super) fn plain<'a>(text: Cow<'a, str>, span: Span, problems: &mut Vec<Problem>) -> Node<'a> {
+    let value = match resolve(&text) {
+        Ok(Some(value)) => value,
+        Ok(None) => Value::Text(text),
+        Err(ambiguity) => {
+            problems.push(Problem::error(span, ambiguity.message).help(ambiguity.help));
+            Value::Refused
+        }
+    };
+    Node { span, value }
+}
+
 /// A plain scalar that means different things to different YAML readers.
-struct Ambiguity {
+pub(super) struct Ambiguity {
     message: String,
     help: String,
 }
@@ -404,7 +411,7 @@ pub(super) fn is_ambiguous(text: &str) -> bool {
 }
 
 /// What a plain scalar means by YAML 1.2's core schema; `None`: a string.
-fn resolve(text: &str) -> Result<Option<Value<'static>>, Ambiguity> {
+pub(super) fn resolve(text: &str) -> Result<Option<Value<'static>>, Ambiguity> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     Ok(Some(match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
@@ -438,6 +445,10 @@ fn resolve(text: &str) -> Result<Option<Value<'static>>, Ambiguity> {
 fn number(text: &str, digits: &str) -> Option<Value<'static>> {
     let first = digits.bytes().next()?;
     if !(first.is_ascii_digit() || first == b'.') {
+        return None;
+    }
+    // An address or prefix: no number has two points, or a slash.
+    if text.contains('/') || text.find('.') != text.rfind('.') {
         return None;
     }
     if let Some(hex) = text.strip_prefix("0x") {
@@ -594,7 +605,8 @@ impl<'a> Node<'a> {
 
 /// A tree in which many paths are looked up: each large mapping is gone through once.
 pub(crate) struct Index<'t, 's> {
-    root: &'t Node<'s>,
+    /// `None`: there is no tree, and so no place of anything.
+    root: Option<&'t Node<'s>>,
     /// Positions of the keys, by the mapping's address.
     keys: RefCell<HashMap<usize, HashMap<String, usize>>>,
 }
@@ -605,7 +617,15 @@ impl<'t, 's> Index<'t, 's> {
 
     pub(crate) fn new(root: &'t Node<'s>) -> Self {
         Self {
-            root,
+            root: Some(root),
+            keys: RefCell::default(),
+        }
+    }
+
+    /// For those who only want to know whether there is anything to say.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            root: None,
             keys: RefCell::default(),
         }
     }
@@ -613,15 +633,16 @@ impl<'t, 's> Index<'t, 's> {
     /// What `path` leads to.
     pub(crate) fn find(&self, path: &Path) -> Option<&'t Node<'s>> {
         let mut segments = path.segments().iter();
-        segments.try_fold(self.root, |node, segment| {
+        segments.try_fold(self.root?, |node, segment| {
             Some(self.child(node, segment)?.1)
         })
     }
 
     /// As [`Node::locate`].
     pub(crate) fn locate(&self, path: &Path) -> Span {
-        self.root
-            .locate_by(path, |node, segment| self.child(node, segment))
+        self.root.map_or_else(Span::default, |root| {
+            root.locate_by(path, |node, segment| self.child(node, segment))
+        })
     }
 
     fn child(&self, node: &'t Node<'s>, segment: &Segment) -> Option<(Span, &'t Node<'s>)> {

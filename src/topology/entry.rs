@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
@@ -90,7 +91,7 @@ pub struct Route {
 }
 
 /// One of several ways out.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Deserialize, serde::Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NextHop {
     /// Gateway.
@@ -182,17 +183,17 @@ impl Route {
     }
 
     /// The ways out: `nexthops`, or the one that `via`, `device` and `onlink` make.
-    pub fn hops(&self) -> Vec<NextHop> {
+    pub fn hops(&self) -> Hops<'_> {
         if !self.nexthops.is_empty() || (self.via.is_none() && self.device.is_none()) {
-            return self.nexthops.clone();
+            return Hops::Listed(&self.nexthops);
         }
-        vec![NextHop {
+        Hops::Only(NextHop {
             via: self.via,
             device: self.device,
             weight: None,
             onlink: self.onlink,
             direct: self.direct,
-        }]
+        })
     }
 
     /// The kernel's key of the route.
@@ -208,6 +209,64 @@ impl Route {
             tos: self.tos.0,
             metric,
         }
+    }
+}
+
+/// A route's ways out.
+pub enum Hops<'a> {
+    /// The one that is written in the route itself.
+    Only(NextHop),
+    /// Those of its list, or none.
+    Listed(&'a [NextHop]),
+}
+
+impl std::ops::Deref for Hops<'_> {
+    type Target = [NextHop];
+
+    fn deref(&self) -> &[NextHop] {
+        match self {
+            Self::Only(hop) => std::slice::from_ref(hop),
+            Self::Listed(hops) => hops,
+        }
+    }
+}
+
+/// Routes as they are written. A copy of them costs nothing until it's changed: there may be a million.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Routes(Arc<Vec<Short<Route>>>);
+
+impl std::ops::Deref for Routes {
+    type Target = Vec<Short<Route>>;
+
+    fn deref(&self) -> &Vec<Short<Route>> {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Routes {
+    fn deref_mut(&mut self) -> &mut Vec<Short<Route>> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl FromIterator<Short<Route>> for Routes {
+    fn from_iter<I: IntoIterator<Item = Short<Route>>>(routes: I) -> Self {
+        Self(Arc::new(routes.into_iter().collect()))
+    }
+}
+
+impl Serialize for Routes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Routes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut routes = Vec::deserialize(deserializer)?;
+        // A list that grows by doubling has room for as many more.
+        routes.shrink_to_fit();
+        Ok(Self(Arc::new(routes)))
     }
 }
 

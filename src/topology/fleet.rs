@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::scalar::{Word, prefix};
-use super::{Address, FromWord, Name, Prefix, Route, Short, Tunnel, is_default, schema};
+use super::{Address, FromWord, Name, Prefix, Routes, Short, Tunnel, is_default, schema};
 use crate::state::InterfaceName;
 
 /// One host of a fleet.
@@ -38,8 +38,9 @@ pub struct Node {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<InterfaceName, Vec<Short<Address>>>,
     /// Routes of this node alone that don't belong to one of its tunnels.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub routes: Vec<Short<Route>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(schema_with = "schema::routes")]
+    pub routes: Routes,
 }
 
 /// A node's place in the underlay: `192.168.10.2` for short, or a mapping.

@@ -235,7 +235,12 @@ impl Fleet<'_> {
             defaults: node.defaults.clone().or(&all.defaults),
             tunnels: all.tunnels.clone(),
             addresses: all.addresses.clone(),
-            routes: all.routes.iter().chain(&node.routes).cloned().collect(),
+            routes: all
+                .routes
+                .iter()
+                .chain(node.routes.iter())
+                .cloned()
+                .collect(),
             nodes: BTreeMap::new(),
             meshes: BTreeMap::new(),
         };

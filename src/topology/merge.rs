@@ -7,15 +7,18 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::source::{self, Node, Path, Problem, SourceFile, Tree, Value};
+use crate::source::{self, List, Node, Path, Problem, Texts, Tree, Value};
 
 /// Reads the files into one tree, whose places count through all of them.
-pub(super) fn parse(files: &[SourceFile]) -> Tree<'_> {
+pub(super) fn parse(texts: &Texts) -> Tree<'_> {
     let mut before = 0;
     let mut all: Option<Tree> = None;
-    for SourceFile { text, .. } in files {
-        let tree = source::parse(text).behind(before);
-        before += text.chars().count();
+    for document in &texts.documents {
+        let (text, lists) = texts.of(document);
+        let mut tree = source::parse(text);
+        source::expand(&mut tree, &lists);
+        let tree = tree.behind(before);
+        before += text.chars().count() + lists.iter().map(List::characters).sum::<usize>();
         all = Some(match all {
             None => tree,
             Some(first) => join(first, tree),
@@ -177,11 +180,12 @@ mod tests {
     use proptest::prelude::*;
     use serde_yaml::{Mapping, Value};
 
+    use crate::source::Content;
     use crate::topology::Topology;
 
     fn parse(files: &[(&str, &str)]) -> Result<Topology, String> {
         let files = files.iter();
-        let files = files.map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()));
+        let files = files.map(|(name, text)| Content::new(*name, *text));
         match Topology::parse_files("hq.d", files.collect()) {
             Ok(parsed) => Ok(parsed.topology),
             Err(problems) => Err(problems.to_string()),

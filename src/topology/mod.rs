@@ -21,11 +21,11 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use crate::source::{self, Path, Problem, Problems, Segment, Severity, SourceFile, Span};
+use crate::source::{self, Content, Lost, Path, Problem, Problems, Segment, Severity, Texts};
 use crate::state::{AdminState, InterfaceName, Mode, Tos, Ttl};
 pub use endpoint::Endpoint;
 use entry::FromWord;
-pub use entry::{Address, NextHop, Route, Short};
+pub use entry::{Address, Hops, NextHop, Route, Routes, Short};
 pub use fleet::{Links, Members, Mesh, Node, Style, Subnet, Underlay};
 pub use host::{Host, PeerRoute, Silent, Way};
 pub use mesh::{Fleet, Graph};
@@ -62,8 +62,9 @@ pub struct Topology {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<InterfaceName, Vec<Short<Address>>>,
     /// Routes that don't belong to one of our tunnels.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub routes: Vec<Short<Route>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(schema_with = "schema::routes")]
+    pub routes: Routes,
     /// The hosts of a fleet, by name. Without any, the topology is for one host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<Name, Node>,
@@ -117,8 +118,9 @@ pub struct Tunnel {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Short<Address>>,
     /// Routes through the tunnel.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub routes: Vec<Short<Route>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(schema_with = "schema::routes")]
+    pub routes: Routes,
 }
 
 /// The kinds of tunnel.
@@ -151,7 +153,7 @@ impl Topology {
             defaults: Tunnel::default(),
             tunnels: BTreeMap::new(),
             addresses: BTreeMap::new(),
-            routes: Vec::new(),
+            routes: Routes::default(),
             nodes: BTreeMap::new(),
             meshes: BTreeMap::new(),
         }
@@ -170,20 +172,20 @@ impl Topology {
     /// # Errors
     /// Every problem of the source, sorted by place, warnings among them.
     pub fn parse(file: &str, source: &str) -> Result<Parsed, Problems> {
-        Self::parse_files(file, vec![(file.to_owned(), source.as_bytes().to_vec())])
+        Self::parse_files(file, vec![Content::new(file, source)])
     }
 
-    /// Reads a topology from the bytes of its files, which need not be text. `name` is what they are called together.
+    /// Reads a topology from its files, which need not be text. `name` is what they are called together.
     ///
     /// # Errors
     /// As of [`Topology::parse`].
-    pub fn parse_files(name: &str, files: Vec<(String, Vec<u8>)>) -> Result<Parsed, Problems> {
-        let (files, not_text) = texts(files);
+    pub fn parse_files(name: &str, files: Vec<Content>) -> Result<Parsed, Problems> {
+        let (texts, not_text) = Texts::new(files);
         if !not_text.is_empty() {
-            return Err(Problems::new(name, files, not_text));
+            return Err(Problems::new(name, texts.files, not_text));
         }
-        let (list, topology) = read(&files);
-        let problems = Problems::new(name, files, list);
+        let (list, topology) = read(&texts);
+        let problems = Problems::new(name, texts.files, list);
         match topology {
             Some(topology) if problems.count(Severity::Error) == 0 => Ok(Parsed {
                 topology,
@@ -202,39 +204,11 @@ impl Topology {
     }
 }
 
-/// The files as text, and a problem for each that isn't.
-fn texts(files: Vec<(String, Vec<u8>)>) -> (Vec<SourceFile>, Vec<Problem>) {
-    let mut problems = Vec::new();
-    let mut before = 0;
-    let texts = files.into_iter().map(|(name, bytes)| {
-        let text = String::from_utf8(bytes).unwrap_or_else(|error| {
-            let valid = error.utf8_error().valid_up_to();
-            let found = error.as_bytes()[valid];
-            let characters = String::from_utf8_lossy(&error.as_bytes()[..valid])
-                .chars()
-                .count();
-            problems.push(
-                Problem::error(
-                    Span::at(before + characters),
-                    format!("expected UTF-8 text, found the byte {found:#04x}"),
-                )
-                .help("save the file as UTF-8"),
-            );
-            String::from_utf8_lossy(error.as_bytes()).into_owned()
-        });
-        // Editors don't count a byte order mark as a column.
-        let text = match text.strip_prefix('\u{feff}') {
-            Some(rest) => rest.to_owned(),
-            None => text,
-        };
-        before += text.chars().count();
-        SourceFile { name, text }
-    });
-    (texts.collect(), problems)
-}
-
-fn read(files: &[SourceFile]) -> (Vec<Problem>, Option<Topology>) {
-    let tree = merge::parse(files);
+fn read(texts: &Texts) -> (Vec<Problem>, Option<Topology>) {
+    if let Some(topology) = read_plain(texts) {
+        return (Vec::new(), Some(topology));
+    }
+    let tree = merge::parse(texts);
     let mut list = tree.problems;
     let topology = tree.root.and_then(|root| {
         let shape = source::Shape { entry_of };
@@ -249,6 +223,17 @@ fn read(files: &[SourceFile]) -> (Vec<Problem>, Option<Topology>) {
         Some(topology)
     });
     (list, topology)
+}
+
+/// The short way, for one file in ordinary YAML about which there's nothing to say. It needs no tree.
+fn read_plain(texts: &Texts) -> Option<Topology> {
+    let [document] = texts.documents.as_slice() else {
+        return None;
+    };
+    let (text, lists) = texts.of(document);
+    let topology = source::read_plain(text, &lists)?;
+    let problems = validate::validate(&topology, &Lost::default(), &source::Index::nowhere());
+    problems.is_empty().then_some(topology)
 }
 
 /// The address, route or option that a path leads into: half of one would be checked for the wrong meaning.

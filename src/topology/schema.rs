@@ -6,7 +6,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use super::{FromWord, Probe, Short, Topology, Tunnel};
+use super::{FromWord, Probe, Route, Short, Topology, Tunnel};
 
 impl Topology {
     /// JSON Schema of the format.
@@ -27,6 +27,40 @@ impl<T: FromWord + JsonSchema> JsonSchema for Short<T> {
         let word = generator.subschema_for::<T::Word>();
         let mapping = generator.subschema_for::<T>();
         json_schema!({"description": format!("Expected {}.", T::EXPECTED), "anyOf": [word, mapping]})
+    }
+}
+
+/// A list of routes, whose items or all of which may be in a file of their own.
+pub(super) fn routes(generator: &mut SchemaGenerator) -> Schema {
+    let route = generator.subschema_for::<Short<Route>>();
+    let file = generator.subschema_for::<RouteFile>();
+    json_schema!({"anyOf": [{"type": "array", "items": {"anyOf": [route, file]}}, file]})
+}
+
+/// What is expanded before types are read.
+struct RouteFile;
+
+impl JsonSchema for RouteFile {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RouteFile".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Route::json_schema(generator);
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+            properties.remove("to");
+            let file = json!({
+                "description": "A file in the topology's directory or below it: a prefix a line, behind it keys and \
+                                values as a route has them, and comments from `#` on.",
+                "type": "string",
+                "minLength": 1
+            });
+            properties.insert("file".into(), file);
+        }
+        schema.insert("required".into(), json!(["file"]));
+        let description = "Routes from a file. What else is given holds for every line that doesn't say it itself.";
+        schema.insert("description".into(), description.into());
+        schema
     }
 }
 

@@ -42,6 +42,8 @@ const CHANGES: WatchFlags = WatchFlags::ATTRIB
 /// The directories from which a topology may change.
 pub struct Files {
     path: PathBuf,
+    /// The files that the topology names for its lists.
+    lists: Vec<PathBuf>,
     inotify: OwnedFd,
     /// The kernel's numbers of the directories that are watched: one that returns under its old name has another.
     watched: BTreeSet<i32>,
@@ -57,6 +59,7 @@ impl Files {
     pub fn new(path: &Path) -> std::io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
+            lists: Vec::new(),
             inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             watched: BTreeSet::new(),
             silent: None,
@@ -78,7 +81,8 @@ impl Files {
 
     /// Follows the path anew: links may lead elsewhere, directories may be others of the same name.
     pub fn follow(&mut self) {
-        let wanted = directories(&self.path);
+        let paths = [&self.path].into_iter().chain(&self.lists);
+        let wanted: BTreeSet<PathBuf> = paths.flat_map(|path| directories(path)).collect();
         self.silent = wanted.iter().find_map(|directory| silent(directory));
         let mut watched = BTreeSet::new();
         for directory in &wanted {
@@ -97,6 +101,16 @@ impl Files {
             let _ = inotify::remove_watch(&self.inotify, *gone);
         }
         self.watched = watched;
+    }
+
+    /// Follows these besides the path. Whether they are others than before.
+    pub fn follow_also(&mut self, lists: &[PathBuf]) -> bool {
+        let others = self.lists != lists;
+        if others {
+            self.lists = lists.to_vec();
+            self.follow();
+        }
+        others
     }
 
     /// Why events can't be relied on; `None`: they can.

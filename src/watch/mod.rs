@@ -38,7 +38,7 @@ use manager::Manager;
 pub use options::{Confirm, OnExit, Options};
 use probing::Probing;
 use report::{Reporter, Trigger};
-pub use source::{Contents, Origin};
+pub use source::Origin;
 use source::{Loaded, Source};
 use trial::{Told, Trial};
 use wake::{Wake, Woken};
@@ -219,6 +219,7 @@ impl<O: Origin> Daemon<'_, O> {
                 self.tell_bad_file();
             }
         }
+        let others_named = self.files.follow_also(self.source.lists());
         if let Some(why) = self.files.silent() {
             self.reporter.polls(why);
         }
@@ -226,6 +227,10 @@ impl<O: Origin> Daemon<'_, O> {
         let until_good = self.source.error().map(|_| UNTIL_GOOD);
         if let Some(every) = self.files.poll().into_iter().chain(until_good).min() {
             self.due.file = Some(Pause::until(Instant::now() + every, true));
+        }
+        if others_named {
+            // What has changed before they were followed.
+            self.due.file = Some(Pause::until(Instant::now(), true));
         }
         if self.source.good().is_none() || self.due.pass.is_none() {
             self.tell();

@@ -1,14 +1,14 @@
 //! The topology as it was last good, and what is wrong with the file since.
 
+use std::path::PathBuf;
+
 use sha2::{Digest, Sha256};
 
 use crate::kernel::Kernel;
 use crate::plan::Terms;
 use crate::probe::{self, Target};
+use crate::source::{Content, ListFile};
 use crate::topology::{Host, Parsed, Silent, Topology};
-
-/// Files by name, with what they hold.
-pub type Contents = Vec<(String, Vec<u8>)>;
 
 /// Where the topology comes from.
 pub trait Origin {
@@ -19,7 +19,7 @@ pub trait Origin {
     ///
     /// # Errors
     /// Why they can't be read.
-    fn read(&self) -> Result<Contents, String>;
+    fn read(&self) -> Result<Vec<Content>, String>;
 
     /// What the topology has for this host.
     ///
@@ -57,6 +57,8 @@ pub struct Source<O> {
     adopt: bool,
     allow_empty: bool,
     digest: Option<String>,
+    /// Where the files' lists are.
+    lists: Vec<PathBuf>,
     /// Of what was last looked at, and not read yet.
     glimpse: Option<String>,
     good: Option<Good>,
@@ -79,6 +81,7 @@ impl<O: Origin> Source<O> {
             adopt,
             allow_empty,
             digest: None,
+            lists: Vec::new(),
             glimpse: None,
             good: None,
             previous: None,
@@ -89,6 +92,11 @@ impl<O: Origin> Source<O> {
 
     pub(super) fn name(&self) -> String {
         self.origin.name()
+    }
+
+    /// The files of lists that were named when the topology was read last.
+    pub(super) fn lists(&self) -> &[PathBuf] {
+        &self.lists
     }
 
     pub(super) fn good(&self) -> Option<&Good> {
@@ -103,6 +111,10 @@ impl<O: Origin> Source<O> {
     /// Reads the files again. What can't be read, or holds nothing, never replaces what is in force.
     pub(super) fn load(&mut self, kernel: &mut Kernel) -> Loaded {
         let read = self.origin.read();
+        if let Ok(contents) = &read {
+            let lists = contents.iter().flat_map(|content| &content.lists);
+            self.lists = lists.map(|list| list.path.clone()).collect();
+        }
         // An error may go away without the files being others: a node finds out who it is once it has its address.
         let digest = digest(&read);
         let is_same = self.digest.as_ref() == Some(&digest);
@@ -189,7 +201,7 @@ impl<O: Origin> Source<O> {
 
     fn parse(
         &self,
-        contents: Contents,
+        contents: Vec<Content>,
         kernel: &mut Kernel,
         warn: bool,
     ) -> Result<(Host, Terms, Vec<Target>), String> {
@@ -231,16 +243,23 @@ fn is_empty(host: &Host) -> bool {
 }
 
 /// The same in every release, as one daemon leaves it to the next.
-fn digest(read: &Result<Contents, String>) -> String {
+fn digest(read: &Result<Vec<Content>, String>) -> String {
     let mut hasher = Sha256::new();
     let mut take = |bytes: &[u8]| {
         hasher.update((bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     };
     match read {
-        Ok(contents) => contents.iter().for_each(|(name, bytes)| {
+        Ok(contents) => contents.iter().for_each(|Content { name, bytes, lists }| {
             take(name.as_bytes());
             take(bytes);
+            for ListFile { file, bytes, .. } in lists {
+                take(file.as_bytes());
+                take(match bytes {
+                    Ok(bytes) => bytes,
+                    Err(error) => error.as_bytes(),
+                });
+            }
         }),
         Err(error) => take(error.as_bytes()),
     }

@@ -17,6 +17,7 @@ use crate::world::{Host, TUNNELFORM, World, assert_same, run, trials, wait_until
 trials![
     every_damage_is_repaired,
     the_file_is_followed,
+    a_list_beside_the_file_is_followed,
     a_bad_file_changes_nothing,
     a_device_is_waited_for,
     an_address_is_waited_for,
@@ -230,6 +231,38 @@ fn the_file_is_followed() {
     }
     daemon.says("ttl: 67 -> 79");
     daemon.says("pass: 0 created, 1 changed");
+    daemon.is_quiet(Duration::from_millis(500));
+}
+
+/// A list in a directory of its own, which is named first and is there later; a swapped link to it; a bad one.
+fn a_list_beside_the_file_is_followed() {
+    let world = World::new();
+    let host = world.lone();
+    let mut daemon = Daemon::start(
+        &host,
+        "name: t\nroutes: {file: lists/r.txt, type: blackhole}\n",
+    );
+    daemon.says("can't read lists/r.txt: No such file");
+    let lists = daemon.file.with_file_name("lists");
+    std::fs::create_dir_all(&lists).expect("a directory in /run");
+    let list = lists.join("r.txt");
+    let write = |name: &str, text: &str| {
+        std::fs::write(lists.join(name), text).expect("a file in /run");
+    };
+    write("r.txt", "10.1.0.0/16\n");
+    daemon.says("pass: 1 created");
+    write("r.txt", "10.1.0.0/16\n10.2.0.0/16\n");
+    daemon.says("pass: 1 created");
+    write("r.txt", "10.1.0.0/33\n");
+    daemon.says("lists/r.txt:1:1");
+    std::fs::create_dir_all(lists.join("elsewhere")).expect("a directory in /run");
+    write("elsewhere/r.txt", "10.3.0.0/16\n");
+    let link = lists.join("r.new");
+    std::os::unix::fs::symlink("elsewhere/r.txt", &link).expect("a link in /run");
+    std::fs::rename(&link, &list).expect("a rename");
+    daemon.says("pass: 1 created, 0 changed, 0 replaced, 2 deleted");
+    write("elsewhere/r.txt", "10.4.0.0/16\n");
+    daemon.says("pass: 1 created, 0 changed, 0 replaced, 1 deleted");
     daemon.is_quiet(Duration::from_millis(500));
 }
 

@@ -73,7 +73,8 @@ pub struct Origin {
     pub host: Option<String>,
     /// Network namespace on that host, as `ip netns` calls it; null: the one that tunnelform ran in.
     pub netns: Option<String>,
-    /// SHA-256 of the topology's file; of a directory, of what `sha256sum *.yaml` prints in it.
+    /// SHA-256 of the topology's file; of a directory, of what `sha256sum *.yaml` prints in it. Files of lists come behind the
+    /// file that names them, also where that is the only one.
     pub topology_digest: Option<String>,
 }
 

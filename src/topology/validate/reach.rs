@@ -99,7 +99,9 @@ impl<'a> Check<'a> {
 
     /// Tunnels whose outer packets would go into a tunnel again, and round and round.
     fn loops(&mut self, on_link: &OnLink) {
-        let ways = Ways::new(self, on_link);
+        let tunnels = self.topology.tunnels.values();
+        let remotes = tunnels.filter_map(|tunnel| ends(&self.topology.tunnel(tunnel)).1);
+        let ways = Ways::new(self, on_link, &Asked::new(remotes.map(IpAddr::V4)));
         let outer: BTreeMap<InterfaceName, Outer> = self
             .topology
             .tunnels
@@ -215,16 +217,52 @@ impl Lengths {
     }
 }
 
+/// The addresses to which ways are asked for. A file may have a million networks that hold none of them.
+struct Asked(Vec<IpAddr>);
+
+impl Asked {
+    fn new(addresses: impl Iterator<Item = IpAddr>) -> Self {
+        let mut sorted: Vec<IpAddr> = Vec::new();
+        for address in addresses {
+            if sorted.last() != Some(&address) {
+                sorted.push(address);
+            }
+        }
+        sorted.sort_unstable();
+        sorted.dedup();
+        Self(sorted)
+    }
+
+    fn has_one_in(&self, net: IpNet) -> bool {
+        let first = self.0.partition_point(|address| *address < net.network());
+        let first = self.0.get(first);
+        first.is_some_and(|address| net.contains(address))
+    }
+}
+
 /// What this file makes reachable without a gateway.
 struct OnLink {
     lengths: Lengths,
     by_device: HashSet<(InterfaceName, IpNet)>,
     devices: HashMap<IpNet, InterfaceName>,
+    /// Gateways by whose networks something is judged, or gets its device.
+    gateways: Asked,
 }
 
 impl OnLink {
     fn new(check: &Check) -> Self {
+        let tunnels = &check.topology.tunnels;
+        let gateways = check.written_routes().flat_map(|written| {
+            let hops = written.route.hops();
+            let asking = hops.iter().filter(|hop| match written.device(hop) {
+                Some(device) => !hop.onlink && tunnels.contains_key(&device),
+                None => true,
+            });
+            // A list of none takes no memory, and most routes name their device.
+            asking.filter_map(|hop| hop.via).collect::<Vec<_>>()
+        });
         let mut on_link = Self {
+            gateways: Asked::new(gateways.map(|gateway| gateway.0)),
             lengths: Lengths::default(),
             by_device: HashSet::new(),
             devices: HashMap::new(),
@@ -247,6 +285,9 @@ impl OnLink {
     }
 
     fn add(&mut self, device: InterfaceName, net: IpNet) {
+        if !self.gateways.has_one_in(net) {
+            return;
+        }
         self.lengths.add(net);
         self.by_device.insert((device, net));
         self.devices.entry(net).or_insert(device);
@@ -279,7 +320,7 @@ struct Ways {
 }
 
 impl Ways {
-    fn new(check: &Check, on_link: &OnLink) -> Self {
+    fn new(check: &Check, on_link: &OnLink, asked: &Asked) -> Self {
         let mut ways = Self::default();
         for written in check.written_addresses() {
             ways.own.insert(written.address.address.net.addr());
@@ -292,7 +333,7 @@ impl Ways {
         for written in check.written_routes() {
             let key = written.route.key();
             let held_back = written.tunnel.is_some_and(|tunnel| check.is_down(tunnel));
-            if key.table == MAIN_TABLE && key.tos == 0 && !held_back {
+            if key.table == MAIN_TABLE && key.tos == 0 && !held_back && asked.has_one_in(key.to) {
                 ways.add(key.to, key.metric, devices(&written, on_link));
             }
         }

@@ -1,6 +1,5 @@
 //! The rules of routes, each by itself.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -8,7 +7,7 @@ use ipnet::IpNet;
 use super::{Check, IPV6_MIN_MTU, never_an_address, tunnel_path};
 use crate::source::Path;
 use crate::state::{InterfaceName, RouteKey, RouteType, Scope};
-use crate::topology::{Destination, Endpoint, NextHop, Route};
+use crate::topology::{Destination, Endpoint, Ip, NextHop, Route};
 
 /// The kernel cuts a route's MTU down to this (`ip_metrics_convert` in `net/ipv4/metrics.c`).
 const MAX_MTU: u32 = 65535 - 15;
@@ -77,17 +76,36 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn routes(&mut self) {
-        let mut seen: HashMap<RouteKey, Written> = HashMap::new();
         for written in self.written_routes() {
             self.route(&written);
-            let key = written.route.key();
-            if let Some(first) = seen.insert(key, written) {
-                let message =
-                    format!("route {key} is given twice (same table, prefix, tos and metric)");
-                let help = "give the first `nexthops` for several ways out, or this one another `metric` for a spare way";
-                self.duplicate(&written.path(), &first.path(), message).help = Some(help.into());
-            }
         }
+        for (first, again) in self.given_twice() {
+            let key = again.route.key();
+            let message =
+                format!("route {key} is given twice (same table, prefix, tos and metric)");
+            let help = "give the first `nexthops` for several ways out, or this one another `metric` for a spare way";
+            self.duplicate(&again.path(), &first.path(), message).help = Some(help.into());
+        }
+    }
+
+    /// Each route whose key an earlier one has, with the last such.
+    fn given_twice(&self) -> Vec<(Written<'a>, Written<'a>)> {
+        let keys = || self.written_routes().map(|written| written.route.key());
+        // A sorted file, of which nothing has to be remembered.
+        if keys().is_sorted_by(|one, next| one < next) {
+            return Vec::new();
+        }
+        let mut places: Vec<(RouteKey, usize)> = keys().zip(0..).collect();
+        places.sort_unstable();
+        let same = |pair: &&[(RouteKey, usize)]| pair[0].0 == pair[1].0;
+        let mut pairs = places.windows(2).filter(same).peekable();
+        if pairs.peek().is_none() {
+            return Vec::new();
+        }
+        let routes: Vec<Written> = self.written_routes().collect();
+        pairs
+            .map(|pair| (routes[pair[0].1], routes[pair[1].1]))
+            .collect()
     }
 
     fn route(&mut self, written: &Written) {
@@ -279,10 +297,15 @@ impl<'a> Check<'a> {
         let route = written.route;
         let ipv6 = written.is_ipv6();
         let hops = route.hops();
+        let other = |ip: &Ip| ip.0.is_ipv6() != ipv6;
         let vias = hops.iter().enumerate();
-        let vias = vias.filter_map(|(index, hop)| Some((written.hop(index, "via"), hop.via?.0)));
-        let src = route.src.map(|src| (written.at("src"), src.0));
-        for (path, ip) in vias.chain(src).filter(|(_, ip)| ip.is_ipv6() != ipv6) {
+        let vias = vias.filter_map(|(index, hop)| Some((index, hop.via.filter(other)?)));
+        let vias = vias.map(|(index, via)| (written.hop(index, "via"), via.0));
+        let src = route
+            .src
+            .filter(other)
+            .map(|src| (written.at("src"), src.0));
+        for (path, ip) in vias.chain(src) {
             let message = format!("route {} and {ip} are of two families", route.key());
             let problem = self.error(&path, message);
             if route.to == Destination::Default && !ipv6 {
@@ -336,7 +359,8 @@ impl<'a> Check<'a> {
     /// What an ipip tunnel, or one that is down, can't do for a route.
     fn through_tunnels(&mut self, written: &Written) {
         let route = written.route;
-        let devices = route.hops().into_iter().map(|hop| written.device(&hop));
+        let hops = route.hops();
+        let devices = hops.iter().map(|hop| written.device(hop));
         let devices = devices.chain([written.tunnel]).flatten();
         for device in devices.filter(|device| self.topology.tunnels.contains_key(device)) {
             if written.is_ipv6() && self.ipv6_in_ipip.insert(device) {

@@ -305,7 +305,7 @@ impl<'a> Check<'a> {
         let node = self.fleet.nodes[written.node];
         let own = Tunnel {
             addresses: Vec::new(),
-            routes: Vec::new(),
+            routes: Default::default(),
             ..written.tunnel.clone()
         };
         own.or(&node.defaults).or(&self.fleet.topology.defaults)
