@@ -79,7 +79,7 @@ kernel: booted ## the tests on a real kernel alone; FILTER=drift for some of the
 	$(CARGO) test --locked --test kernel -- $(FILTER)
 
 bench: booted bench-packages peers ## tunnelform beside ip, ifstate and ifupdown2, on one kernel; BENCH_MAX=1000 for less
-	BENCH_MAX=$(BENCH_MAX) BENCH_ONLY='$(BENCH_ONLY)' BENCH_PEERS=$(abspath $(PEERS)) BENCH_RESULTS=$(abspath $(TARGET))/bench \
+	BENCH_MAX=$(BENCH_MAX) BENCH_ONLY='$(BENCH_ONLY)' BENCH_PEERS=$(abspath $(PEERS)) BENCH_RESULTS=$(abspath $(TARGET))/bench$(KERNEL:%=-%) \
 	TUNNELFORM_KERNEL_TIMEOUT=$${TUNNELFORM_KERNEL_TIMEOUT:-5400} TUNNELFORM_KERNEL_MEM=$${TUNNELFORM_KERNEL_MEM:-4096M} \
 		$(CARGO) bench --locked --bench side_by_side
 
