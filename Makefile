@@ -18,10 +18,15 @@ PACKAGES := user-mode-linux kmod iproute2 iputils-ping util-linux \
 # strace kills tunnelform at a chosen system call; the others run the examples in tests/hooks.
 TEST_PACKAGES := strace jq python3-venv shellcheck systemd \
 	$(if $(shell command -v git),,git)
+# KERNEL=6.12, or 6.1, for demo, kernel and bench: Debian's kernel of that version with two processors, under QEMU.
+ifdef KERNEL
+export TUNNELFORM_QEMU := $(abspath $(TARGET))/kernels/$(KERNEL)
+PACKAGES += qemu-system-x86 busybox-static xz-utils
+endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup packages test-packages build demo test bench bench-packages peers components fmt clean
+.PHONY: help setup packages test-packages booted build demo test kernel bench bench-packages peers components fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -29,6 +34,8 @@ help: ## list the targets
 setup: packages test-packages $(VENV)/stamp ## install the Debian packages that tests and demo need, if any is missing, and Python's
 packages: ; @$(call install,$(PACKAGES))
 test-packages: ; @$(call install,$(TEST_PACKAGES))
+# What with-ipip boots.
+booted: packages ; $(if $(KERNEL),@tests/fetch-kernel $(KERNEL) $(TUNNELFORM_QEMU))
 
 define install
 missing=; \
@@ -59,7 +66,7 @@ $(VENV)/stamp: tests/requirements.txt | test-packages
 build: ## build the release binary
 	$(CARGO) build --release --locked
 
-demo: packages build ## run examples/demo.sh on a kernel that has ipip, away from this machine's own network
+demo: booted build ## run examples/demo.sh on a kernel that has ipip, away from this machine's own network
 	tests/with-ipip examples/demo.sh $(BINARY)
 
 test: setup components ## all that CI checks: format, lints, tests (on a real kernel, too), documentation
@@ -68,12 +75,15 @@ test: setup components ## all that CI checks: format, lints, tests (on a real ke
 	$(CARGO) test --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked
 
-bench: bench-packages peers ## tunnelform beside ip, ifstate and ifupdown2, on one kernel; BENCH_MAX=1000 for less
-	BENCH_MAX=$(BENCH_MAX) BENCH_ONLY='$(BENCH_ONLY)' BENCH_PEERS=$(abspath $(PEERS)) BENCH_RESULTS=$(abspath $(TARGET))/bench \
+kernel: booted ## the tests on a real kernel alone; FILTER=drift for some of them, KERNEL=6.12 for a kernel of two processors
+	$(CARGO) test --locked --test kernel -- $(FILTER)
+
+bench: booted bench-packages peers ## tunnelform beside ip, ifstate and ifupdown2, on one kernel; BENCH_MAX=1000 for less
+	BENCH_MAX=$(BENCH_MAX) BENCH_ONLY='$(BENCH_ONLY)' BENCH_PEERS=$(abspath $(PEERS)) BENCH_RESULTS=$(abspath $(TARGET))/bench$(KERNEL:%=-%) \
 	TUNNELFORM_KERNEL_TIMEOUT=$${TUNNELFORM_KERNEL_TIMEOUT:-5400} TUNNELFORM_KERNEL_MEM=$${TUNNELFORM_KERNEL_MEM:-4096M} \
 		$(CARGO) bench --locked --bench side_by_side
 
-bench-packages: ; @$(call install,$(PACKAGES) strace python3-venv)
+bench-packages: ; @$(call install,strace python3-venv)
 
 # Who can't be had is left out, and the benchmark says so.
 peers: bench-packages

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::peers::Peer;
 use crate::report::{ADDED, Entries, Entry, short};
+use crate::watching::{BESIDE, IDLE, Watched};
 use crate::workload::Step;
 
 const OWN: &str = Peer::Tunnelform.name();
@@ -57,7 +58,7 @@ fn bounds(entries: &Entries, seconds: fn(&Entry) -> f64) -> Vec<Bound> {
         )
     };
 
-    let (ten, hundred, thousand) = ("10 tunnels", "100 tunnels", "1,000 tunnels");
+    let (ten, two_hundred, thousand) = ("10 tunnels", "200 tunnels", "1,000 tunnels");
     let (routes, million) = ("100,000 routes", "1,000,000 routes");
     let foreign = "10 tunnels beside foreign 1,000,000 routes";
     let change = divide(
@@ -66,6 +67,9 @@ fn bounds(entries: &Entries, seconds: fn(&Entry) -> f64) -> Vec<Bound> {
     );
     let above = memory(million).map(|bytes| (bytes - 16.0 * MEBIBYTE) / 1e6);
     let megabytes = memory(thousand).map(|bytes| bytes / MEBIBYTE);
+    let watched = |what: &str, of: fn(&Watched) -> f64| {
+        entries.watched.iter().find(|row| row.what == what).map(of)
+    };
     let bound = |text, found, most| Bound { text, found, most };
     vec![
         bound(
@@ -74,9 +78,9 @@ fn bounds(entries: &Entries, seconds: fn(&Entry) -> f64) -> Vec<Bound> {
             0.6,
         ),
         bound(
-            "1,000 tunnels, delete: × ip -batch (0.05 on SMP)",
+            "1,000 tunnels, delete: × ip -batch (0.5 on one processor)",
             ratio(thousand, Step::Delete, BATCH),
-            0.5,
+            if several_processors() { 0.05 } else { 0.5 },
         ),
         bound(
             "1,000 tunnels, no-op: × raw dumps and parsing",
@@ -85,8 +89,8 @@ fn bounds(entries: &Entries, seconds: fn(&Entry) -> f64) -> Vec<Bound> {
         ),
         bound("1,000 tunnels, change 1: × no-op", change, 1.2),
         bound(
-            "100 tunnels, no-op: × ifstate",
-            ratio(hundred, Step::NoOp, IFSTATE),
+            "200 tunnels, no-op: × ifstate",
+            ratio(two_hundred, Step::NoOp, IFSTATE),
             0.002,
         ),
         bound(
@@ -125,7 +129,27 @@ fn bounds(entries: &Entries, seconds: fn(&Entry) -> f64) -> Vec<Bound> {
             divide(growth(OWN), growth(RAW)),
             1.3,
         ),
+        bound(
+            "watch, idle: wake-ups a minute",
+            watched(IDLE, |row| row.wakes),
+            0.0,
+        ),
+        bound(
+            "watch, idle: MiB",
+            watched(IDLE, |row| row.bytes / MEBIBYTE),
+            12.0,
+        ),
+        bound(
+            "watch, beside a routing daemon: parts of a processor",
+            watched(BESIDE, |row| row.processor),
+            0.1,
+        ),
     ]
+}
+
+/// Where each deletion waits for all other processors.
+fn several_processors() -> bool {
+    std::thread::available_parallelism().is_ok_and(|count| count.get() > 1)
 }
 
 fn divide(a: Option<f64>, b: Option<f64>) -> Option<f64> {

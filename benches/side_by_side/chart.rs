@@ -6,7 +6,7 @@ use crate::peers::Peer;
 use crate::report::{Entries, Entry, time};
 use crate::workload::Step;
 
-const CASES: [&str; 3] = ["100 tunnels", "1,000 tunnels", "100,000 routes"];
+const CASES: [&str; 3] = ["200 tunnels", "1,000 tunnels", "100,000 routes"];
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 190.0;
 /// For the time behind the longest bar.

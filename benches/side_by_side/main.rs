@@ -7,6 +7,8 @@ mod peers;
 mod raw;
 mod report;
 mod seen;
+mod sizes;
+mod watching;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.split_first() {
         Some((word, rest)) if word == "raw" => raw_program(rest),
         Some((word, rest)) if word == "measure" => measure::main(rest),
+        Some((word, rest)) if word == "sizes" => sizes_program(rest),
         Some((word, _)) => Err(io::Error::other(format!("what is {word:?}?"))),
         None => return side_by_side(),
     };
@@ -60,12 +63,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// `raw STEP KIND COUNT [TOPOLOGY]`, which is parsed and checked first, or `raw foreign COUNT`.
+/// `raw STEP KIND COUNT [TOPOLOGY]`, which is parsed and checked first, `raw foreign COUNT` or `raw flood RATE SECONDS`.
 fn raw_program(words: &[String]) -> io::Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let count = |word: &str| word.parse::<u32>().map_err(io::Error::other);
     let (step, case, file) = match words.as_slice() {
         ["foreign", size] => return raw::add_foreign(count(size)?),
+        ["flood", rate, seconds] => return raw::flood(count(rate)?, count(seconds)?),
         [step, "tunnels", size, file @ ..] => (step, Case::Tunnels(count(size)?), file),
         [step, "routes", size, file @ ..] => (step, Case::Routes(count(size)?), file),
         _ => return Err(io::Error::other(format!("raw: what is {words:?}?"))),
@@ -77,6 +81,12 @@ fn raw_program(words: &[String]) -> io::Result<()> {
         parsed.map_err(|problems| io::Error::other(problems.to_string()))?;
     }
     raw::step(case, step)
+}
+
+/// `sizes [NODES]`: nothing larger than that.
+fn sizes_program(words: &[String]) -> io::Result<()> {
+    let most = words.first().map_or(Ok(100_000), |word| word.parse());
+    sizes::main(most.map_err(io::Error::other)?)
 }
 
 fn side_by_side() -> ExitCode {
@@ -93,7 +103,11 @@ fn side_by_side() -> ExitCode {
     }
     let folder = |name: &str| env::var_os(name).map(PathBuf::from).unwrap_or_default();
     let field = Field::new(folder(PEERS), PathBuf::from("/run/bench"));
-    let mut entries = Entries::default();
+    let mut entries = Entries {
+        kernel: measure::kernel(),
+        ..Entries::default()
+    };
+    println!("{}", entries.kernel);
     let only = env::var(ONLY).unwrap_or_default();
     for case in cases(max)
         .into_iter()
@@ -104,6 +118,14 @@ fn side_by_side() -> ExitCode {
     }
     if "beside foreign routes".contains(&only) {
         beside_foreign_routes(&field, max.saturating_mul(100).min(1_000_000), &mut entries);
+    }
+    if "watch".contains(&only) {
+        eprintln!("watch …");
+        match watching::watch(&field) {
+            Ok(watched) => entries.watched = watched,
+            Err(failure) => entries.fail(format!("watch: {failure}")),
+        }
+        print!("{}", report::watched(&entries.watched));
     }
     match report::write(&entries, &folder(RESULTS)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -127,7 +149,7 @@ fn on_a_kernel() -> ExitCode {
 }
 
 fn cases(max: u32) -> Vec<Case> {
-    let tunnels = [10, 100, 1_000, 10_000].map(Case::Tunnels);
+    let tunnels = [10, 200, 1_000, 10_000, 30_000].map(Case::Tunnels);
     let routes = [1_000, 100_000, 1_000_000].map(Case::Routes);
     let fits = |case: &Case| match case {
         Case::Tunnels(count) => *count <= max,

@@ -61,6 +61,19 @@ fn peak() -> io::Result<i64> {
     }
 }
 
+/// Which kernel this is, and on what it runs: `Linux 6.1.139, 1 × UML`.
+pub fn kernel() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let models: Vec<&str> = processors
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim()))
+        .collect();
+    let release = read("/proc/sys/kernel/osrelease");
+    let model = models.first().unwrap_or(&"processor");
+    format!("Linux {}, {} × {model}", release.trim(), models.len())
+}
+
 /// A network namespace that goes with this value.
 pub struct Host(&'static str);
 
@@ -100,7 +113,7 @@ impl Host {
 
     /// As on a machine of its own: ifstate refuses to run where PID 1 has another network, and sees to every namespace
     /// that has a name.
-    fn inside(&self, command: &[String]) -> Result<Vec<u8>, String> {
+    pub fn inside(&self, command: &[String]) -> Result<Vec<u8>, String> {
         const ALONE: &str = "mount -t tmpfs tmpfs /run/netns && exec \"$@\"";
         let unshare = "unshare --mount --pid --fork --kill-child --mount-proc sh -c";
         let output = Command::new("ip")

@@ -38,7 +38,7 @@ impl Peer {
     pub const fn takes(self, case: Case) -> bool {
         match (self, case) {
             (Self::Tunnelform | Self::IpBatch | Self::Raw, _) => true,
-            (Self::Ifstate | Self::Ifupdown2, Case::Tunnels(count)) => count <= 100,
+            (Self::Ifstate | Self::Ifupdown2, Case::Tunnels(count)) => count <= 200,
             (Self::Ifstate, Case::Routes(count)) => count <= 1_000,
             (Self::Ifupdown2, Case::Routes(_)) => false,
         }

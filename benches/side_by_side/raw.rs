@@ -4,12 +4,13 @@
 //! It is a program of its own: this one, started again as `raw STEP KIND COUNT`.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
-use crate::workload::{Case, LOCAL, Step, foreign, routes, tunnels};
+use crate::workload::{Case, GATEWAYS, LOCAL, Step, foreign, routes, tunnels};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -124,15 +125,33 @@ pub fn add_foreign(count: u32) -> io::Result<()> {
     let mut socket = Netlink::open()?;
     let eth0 = socket.indices()?["eth0"];
     for number in 0..count {
-        let route = via(
-            foreign(number),
-            crate::workload::GATEWAYS[0],
-            eth0,
-            RTPROT_BIRD,
-        );
+        let route = via(foreign(number), GATEWAYS[0], eth0, RTPROT_BIRD);
         socket.queue(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &route)?;
     }
     socket.flush()
+}
+
+/// Adds and deletes routes as a routing daemon would, at most so many a second, and leaves none. Prints how many it did.
+pub fn flood(rate: u32, seconds: u32) -> io::Result<()> {
+    const ROUTES: u32 = 50 * BATCH as u32;
+    let mut socket = Netlink::open()?;
+    let eth0 = socket.indices()?["eth0"];
+    let (start, time) = (Instant::now(), Duration::from_secs(seconds.into()));
+    let mut done: u32 = 0;
+    while start.elapsed() < time || !done.is_multiple_of(2 * ROUTES) {
+        for _ in 0..BATCH {
+            let route = via(foreign(done % ROUTES), GATEWAYS[0], eth0, RTPROT_BIRD);
+            match (done / ROUTES).is_multiple_of(2) {
+                true => socket.queue(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &route)?,
+                false => socket.queue(RTM_DELROUTE, 0, &route)?,
+            }
+            done += 1;
+        }
+        let due = Duration::from_secs_f64(f64::from(done) / f64::from(rate));
+        thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    println!("{done}");
+    Ok(())
 }
 
 fn create_tunnels(socket: &mut Netlink, count: u32) -> io::Result<()> {

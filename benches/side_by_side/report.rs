@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::measure::{Calls, Cost, median};
 use crate::peers::Peer;
+use crate::watching::Watched;
 use crate::workload::Step;
 use crate::{bounds, chart};
 
@@ -53,7 +54,10 @@ impl Entry {
 
 #[derive(Default, Serialize)]
 pub struct Entries {
+    /// And on what it runs.
+    pub kernel: String,
     pub entries: Vec<Entry>,
+    pub watched: Vec<Watched>,
     /// What couldn't be measured, and why.
     pub failures: Vec<String>,
 }
@@ -116,7 +120,8 @@ pub fn write(entries: &Entries, folder: &Path) -> io::Result<()> {
     let bounds = bounds::table(entries);
     print!("{bounds}");
     let cases = entries.cases().into_iter().map(|case| table(entries, case));
-    let mut report = cases.collect::<String>() + &bounds;
+    let kernel = format!("{}\n", entries.kernel);
+    let mut report = kernel + &cases.collect::<String>() + &watched(&entries.watched) + &bounds;
     for failure in &entries.failures {
         report += &format!("FAILED: {failure}\n");
     }
@@ -145,6 +150,23 @@ pub fn table(entries: &Entries, case: &str) -> String {
         }
     }
     text
+}
+
+/// The daemon's rows.
+pub fn watched(rows: &[Watched]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        text += &format!(
+            "\nwatch, {}, for {:.0} s: {:.0} changes of foreign routes a second, {:.1} wake-ups a minute, {:.1} % of a processor, {:.1} MiB",
+            row.what,
+            row.seconds,
+            row.changes,
+            row.wakes,
+            100.0 * row.processor,
+            row.bytes / f64::from(1 << 20)
+        );
+    }
+    text + "\n"
 }
 
 fn line(entry: &Entry, batch: Option<&Entry>) -> String {
