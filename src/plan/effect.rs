@@ -52,15 +52,16 @@ impl<'a> Walk<'a> {
             }
             (Change::Route(key, delta), Part::Put) => put_route(key, delta, self.before, now),
             (Change::Route(key, _), Part::Remove) => return self.delete_route(key, step),
+            (Change::Route(..), Part::Prepare | Part::TakeOver | Part::Clear) => Effect::None,
         };
         let known = &mut self.effects[step.change];
         *known = effect.max(*known);
-        self.model.step(&plan.changes, step);
+        self.model.step(plan, step);
     }
 
     fn delete_route(&mut self, key: &'a RouteKey, step: Step) {
         let is_there = self.model.state().routes.contains_key(key);
-        self.model.step(&self.plan.changes, step);
+        self.model.step(self.plan, step);
         if is_used(key, self.before) {
             self.deleted.push(Deleted {
                 change: step.change,
@@ -147,7 +148,7 @@ fn address(delta: &Delta<Address>, part: Part, is_there: bool) -> Effect {
         // It went with another address before it's put.
         Delta::Update { .. } => match part {
             Part::Put if !is_there => Effect::Brief,
-            Part::Put | Part::Remove => Effect::None,
+            Part::Put | Part::Remove | Part::Prepare | Part::TakeOver | Part::Clear => Effect::None,
         },
         Delta::Replace { .. } | Delta::Restore { .. } => Effect::Brief,
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::order::{is_kernels_address, is_kernels_route};
-use super::{Change, Delta, Plan, effect, in_place, order};
+use super::{Change, Delta, Plan, effect, in_place, order, stand_in};
 use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
 
 /// What plans touch, as it was before the first of them. As JSON it waits in a file for whoever goes back.
@@ -59,8 +59,14 @@ impl Undo {
         let now = &observed.state;
         for change in &plan.changes {
             match change {
-                Change::Tunnel(name, _) => {
+                Change::Tunnel(name, delta) => {
                     note(&mut self.tunnels, *name, [&state.tunnels, &now.tunnels]);
+                    // It may be left behind, of this plan or of the one that goes back.
+                    if let (Delta::Replace { .. }, Some(stand_in)) =
+                        (delta, stand_in::name_for(*name))
+                    {
+                        note(&mut self.tunnels, stand_in, [&state.tunnels, &now.tunnels]);
+                    }
                 }
                 Change::Address(key, _) => {
                     note(
@@ -94,10 +100,7 @@ impl Undo {
     }
 
     fn note_what_goes_along(&mut self, plan: &Plan, observed: &Observed) {
-        let mut model = Model::new(observed);
-        for step in &plan.steps {
-            model.step(&plan.changes, *step);
-        }
+        let model = Model::carried_out(plan, observed);
         let after = model.state();
         let addresses = observed.state.addresses.iter();
         let addresses = addresses.filter(|(key, address)| {
