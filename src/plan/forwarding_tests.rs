@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::model::Model;
 use super::tests::{FOREIGN, OURS, PROTOCOL, any_state, observe, terms};
-use super::{Change, Effect, Object, Part, Plan, Step, plan};
+use super::{Change, Effect, Object, Part, Plan, Step, effect, plan};
 use crate::state::{
     AdminState, InterfaceName, MAIN_TABLE, Observed, RouteKey, RouteType, State, prefixes,
 };
@@ -87,6 +87,8 @@ fn is_told(plan: &Plan, ways: [(&State, Taken); 2]) -> bool {
 fn check(plan: &Plan, observed: &Observed) -> Result<(), TestCaseError> {
     let states = states(plan, observed);
     stand_ins_carry(plan, &states)?;
+    let on_all = effect::effects_on(Model::new(observed), plan, &observed.state);
+    prop_assert_eq!(&plan.effects, &on_all);
     let (before, after) = (&states[0], &states[states.len() - 1]);
     for address in samples() {
         let ends = taken(before, address).zip(taken(after, address));
@@ -196,7 +198,40 @@ proptest! {
     }
 }
 
-/// The test above would prove nothing if nearly all of the plans stopped traffic anyway.
+/// A route that changes is looked at with those of its prefix, whatever else there is.
+#[test]
+fn other_routes_arent_looked_at() {
+    use crate::plan::testing::{bare_with, terms, wanted};
+    let of = |mtu: &str| {
+        let route = format!("{{to: 10.1.0.0/16, via: 10.0.0.9, device: eth0{mtu}}}");
+        let topology = format!("name: t\naddresses: {{eth0: [10.0.0.1/24]}}\nroutes: [{route}]");
+        wanted(&topology, &bare_with(&["eth0"]))
+    };
+    let mut observed = observe(of("").state);
+    let (key, mut route) = observed.state.routes.pop_first().unwrap();
+    observed.state.routes.insert(key, route.clone());
+    route.protocol = FOREIGN;
+    let others = (0..1_000).map(|metric| RouteKey {
+        metric,
+        to: "10.2.0.0/16".parse().unwrap(),
+        ..key
+    });
+    observed
+        .state
+        .routes
+        .extend(others.map(|other| (other, route.clone())));
+    observed
+        .state
+        .routes
+        .insert(RouteKey { metric: 7, ..key }, route);
+    let desired = of(", mtu: 1300");
+    let plan = plan(&desired, Some(&desired.state), &observed, &terms("t"));
+    assert_eq!(plan.effects, [Effect::Brief]);
+    let looked_at = Model::of_what_changes(&plan, &observed);
+    assert_eq!(looked_at.state().routes.len(), 2);
+}
+
+/// The random test would prove nothing if nearly all of the plans stopped traffic anyway.
 #[test]
 fn many_random_plans_lose_nothing() {
     use proptest::strategy::ValueTree;

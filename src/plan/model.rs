@@ -27,21 +27,52 @@ pub(super) struct Model<'a> {
 
 impl<'a> Model<'a> {
     pub(super) fn new(observed: &'a Observed) -> Self {
+        Self::holding(observed.state.clone(), observed)
+    }
+
+    /// Of a plan that makes the kernel drop nothing more than it says: no other route is looked at than those beside the
+    /// ones that change, and there may be a million.
+    pub(super) fn of_what_changes(plan: &Plan, observed: &'a Observed) -> Self {
+        let State {
+            tunnels: _,
+            addresses,
+            routes,
+        } = &observed.state;
+        let mut state = State::default();
+        for change in &plan.changes {
+            match change {
+                Change::Tunnel(..) => {}
+                Change::Address(key, _) => {
+                    let there = addresses.get_key_value(key);
+                    state.addresses.extend(there.map(|(k, v)| (*k, v.clone())));
+                }
+                Change::Route(key, _) => {
+                    let there = routes.range(key.any_metric());
+                    state.routes.extend(there.map(|(k, v)| (*k, v.clone())));
+                }
+            }
+        }
+        Self::holding(state, observed)
+    }
+
+    fn holding(state: State, observed: &'a Observed) -> Self {
         let mut model = Self {
-            state: State {
-                tunnels: observed.state.tunnels.clone(),
-                ..State::default()
-            },
+            state,
             secondaries: &observed.secondaries,
             through: BTreeMap::new(),
             from: BTreeMap::new(),
             holders: BTreeMap::new(),
         };
-        for (key, address) in &observed.state.addresses {
-            model.put_address(*key, address.clone());
+        for key in model.state.addresses.keys() {
+            model.holders.entry(key.local).or_default().insert(*key);
         }
-        for (key, route) in &observed.state.routes {
-            model.put_route(*key, route.clone());
+        for (key, route) in &model.state.routes {
+            for device in route.devices() {
+                model.through.entry(device).or_default().insert(*key);
+            }
+            if let Some(src) = route.src {
+                model.from.entry(src).or_default().insert(*key);
+            }
         }
         model
     }
