@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::socket::{BATCH_MESSAGES, Channel, Request};
 use super::{Error, Indices, OnRefusal, Refusal, address, link, route, snapshot};
-use crate::plan::{Action, Change, Delta, Outcome, Part, Plan, Status, Step};
-use crate::state::{InterfaceName, Observed, Tunnel};
+use crate::plan::{
+    Action, Change, Delta, Outcome, Part, Plan, Status, Step, address_on, leaving, led_over,
+    stand_in, waiting,
+};
+use crate::state::{Address, AddressKey, InterfaceName, Observed, Tunnel};
 
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
@@ -25,6 +28,8 @@ const DETECTION_LOOK: Duration = Duration::from_millis(20);
 
 /// The group that tunnels are moved into to be deleted at once, or the next one that is free: `tunl` in ASCII.
 const SPARE_GROUP: u32 = 0x7475_6e6c;
+/// So many that one send moves them there and deletes the group.
+const MOST_IN_GROUP: usize = 127;
 
 pub(super) fn execute(
     channel: &mut Channel,
@@ -46,6 +51,7 @@ pub(super) fn execute(
     };
     let mut steps = plan.steps.as_slice();
     while let Some((step, rest)) = steps.split_first() {
+        run.acknowledge_preparation(step)?;
         if on_refusal == OnRefusal::Stop && run.refused {
             break;
         }
@@ -106,51 +112,63 @@ impl Run<'_> {
     fn removed_tunnel(&self, step: &Step) -> Option<InterfaceName> {
         match (&self.plan.changes[step.change], step.part) {
             (Change::Tunnel(name, _), Part::Remove) => Some(*name),
+            (Change::Tunnel(name, _), Part::Clear) => self.plan.stand_ins.get(name).copied(),
             _ => None,
+        }
+    }
+
+    /// What a tunnel carried has to go over its stand-in before the tunnel is deleted.
+    fn acknowledge_preparation(&mut self, step: &Step) -> Result<(), Error> {
+        let stand_in = match (&self.plan.changes[step.change], step.part) {
+            (Change::Tunnel(name, _), Part::Remove) => self.plan.stand_ins.get(name),
+            _ => None,
+        };
+        match stand_in {
+            Some(stand_in) if self.renewed.contains(stand_in) => self.renew_indices(),
+            Some(_) => self.flush(),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a tunnel's stand-in couldn't be made, so that the tunnel stays as it is.
+    fn is_called_off(&self, step: &Step) -> bool {
+        match &self.plan.changes[step.change] {
+            Change::Tunnel(name, _) if step.part != Part::Prepare => {
+                let stand_in = self.plan.stand_ins.get(name);
+                stand_in.is_some_and(|stand_in| !self.indices.contains_key(stand_in))
+            }
+            Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => false,
         }
     }
 
     fn step(&mut self, step: Step) -> Result<(), Error> {
         let plan = self.plan;
         let change = &plan.changes[step.change];
-        self.renew_indices_for(change)?;
+        if self.is_called_off(&step) {
+            return Ok(());
+        }
+        self.renew_indices_for(step)?;
         let encoded = match change {
             Change::Tunnel(name, delta) => self.tunnel(*name, delta, step.part),
-            Change::Address(key, delta) => match (
-                self.indices.get(&key.device),
-                delta.after().or(delta.before()),
-            ) {
-                (Some(&index), Some(address)) => Ok(match step.part {
-                    Part::Remove => vec![address::delete(
-                        key,
-                        delta.before().unwrap_or(address),
-                        index,
-                    )],
-                    Part::Put => vec![address::put(
-                        key,
-                        address,
-                        index,
-                        change.action() == Action::Create,
-                        self.tunnels.contains(&key.device),
-                    )],
-                }),
-                (None, _) => Err(key.device),
-                (_, None) => Ok(Vec::new()),
-            },
+            Change::Address(key, delta) => self.address(key, delta, step.part),
             Change::Route(key, delta) => match (step.part, delta.before(), delta.after()) {
                 (Part::Remove, Some(route), _) => {
                     route::delete(key, route, &self.indices).map(|request| vec![request])
                 }
                 (Part::Put, _, Some(route)) => {
-                    let new = change.action() == Action::Create;
+                    let new = self.is_new(change);
                     route::put(key, route, &self.indices, new).map(|request| vec![request])
+                }
+                (Part::Prepare, _, Some(route)) => {
+                    let route = led_over(route, |device| plan.stand_ins.get(&device).copied());
+                    route::put(key, &route, &self.indices, false).map(|request| vec![request])
                 }
                 _ => Ok(Vec::new()),
             },
         };
+        let removes = matches!(step.part, Part::Remove | Part::Clear);
         match encoded {
             Ok(requests) => {
-                let removes = step.part == Part::Remove;
                 self.make_room(requests.len())?;
                 self.queue
                     .extend(requests.into_iter().map(|request| Queued {
@@ -159,8 +177,10 @@ impl Run<'_> {
                         removes,
                     }));
             }
+            // What is said of the tunnel that has no stand-in is enough.
+            Err(_) if step.part == Part::Prepare => {}
             // What is to go is gone with its device.
-            Err(_) if step.part == Part::Remove => self.done(step.change),
+            Err(_) if removes => self.done(step.change),
             Err(device) => self.skip(step.change, device),
         }
         Ok(())
@@ -172,33 +192,93 @@ impl Run<'_> {
         delta: &Delta<Tunnel>,
         part: Part,
     ) -> Result<Vec<Request>, InterfaceName> {
-        match (part, delta) {
-            (Part::Remove, _) => {
+        let stand_in = self.plan.stand_ins.get(&name).copied();
+        match (part, delta, stand_in) {
+            (Part::Remove, ..) => {
                 self.forget_index(name, delta);
-                self.indices
-                    .get(&name)
-                    .map(|index| vec![link::delete(*index)])
-                    .ok_or(name)
+                Ok(vec![link::delete(self.index(name)?)])
             }
-            (Part::Put, Delta::Update { from, to }) => {
-                let index = self.indices.get(&name).copied().ok_or(name)?;
-                link::update(index, from, to, &self.indices).map(|request| vec![request])
+            (Part::Put, Delta::Update { from, to }, _) => {
+                link::update(self.index(name)?, from, to, &self.indices)
+                    .map(|request| vec![request])
             }
             // With its own index again all that is on it can follow in the same send, and who knows it by its index
             // still does.
-            (Part::Put, Delta::Replace { to, .. }) if self.indices.contains_key(&name) => {
+            (Part::Put, Delta::Replace { to, .. }, _) if self.indices.contains_key(&name) => {
                 let index = self.indices.get(&name).copied();
-                link::create(name, index, to, &self.indices).map(Vec::from)
+                let to = stand_in.map_or_else(|| to.clone(), |_| waiting(to));
+                link::create(name, index, &to, &self.indices).map(Vec::from)
             }
             (
                 Part::Put,
                 Delta::Create(to) | Delta::Replace { to, .. } | Delta::Restore { to, .. },
+                _,
             ) => {
                 self.renewed.insert(name);
                 link::create(name, None, to, &self.indices).map(Vec::from)
             }
-            (Part::Put, Delta::Delete { .. }) => Ok(Vec::new()),
+            (Part::Prepare, Delta::Replace { from, to, .. }, Some(stand_in)) => {
+                self.renewed.insert(stand_in);
+                match self::stand_in(from, to) {
+                    Some(made) => link::create(stand_in, None, &made, &self.indices).map(Vec::from),
+                    None => Ok(Vec::new()),
+                }
+            }
+            (Part::TakeOver, Delta::Replace { to, .. }, Some(stand_in)) => {
+                let (hands_over, takes_over) = (self.index(stand_in)?, self.index(name)?);
+                Ok(vec![
+                    link::update(hands_over, to, &leaving(to), &self.indices)?,
+                    link::update(takes_over, &waiting(to), to, &self.indices)?,
+                ])
+            }
+            (Part::Clear, _, Some(stand_in)) => Ok(vec![link::delete(self.index(stand_in)?)]),
+            (Part::Put, Delta::Delete { .. }, _)
+            | (Part::Prepare | Part::TakeOver | Part::Clear, ..) => Ok(Vec::new()),
         }
+    }
+
+    fn address(
+        &self,
+        key: &AddressKey,
+        delta: &Delta<Address>,
+        part: Part,
+    ) -> Result<Vec<Request>, InterfaceName> {
+        let (old, new) = (delta.before(), delta.after());
+        let stand_in = self.plan.stand_ins.get(&key.device);
+        let put = |key: &AddressKey, address: &Address, is_new: bool| {
+            let on_tunnel = part == Part::Prepare || self.tunnels.contains(&key.device);
+            let index = self.index(key.device)?;
+            Ok(vec![address::put(key, address, index, is_new, on_tunnel)])
+        };
+        let delete = |key: &AddressKey, address: &Address| {
+            Ok(vec![address::delete(key, address, self.index(key.device)?)])
+        };
+        match (part, old, new, stand_in) {
+            (Part::Remove, Some(old), ..) => delete(key, old),
+            (Part::Put, _, Some(new), _) => put(key, new, delta.action() == Action::Create),
+            (Part::Prepare, _, Some(new), Some(stand_in)) => {
+                let (key, new) = address_on(*stand_in, key, new);
+                put(&key, &new, true)
+            }
+            (Part::Clear, _, Some(new), Some(stand_in)) => {
+                let (key, new) = address_on(*stand_in, key, new);
+                delete(&key, &new)
+            }
+            (Part::Remove | Part::Put | Part::Prepare | Part::TakeOver | Part::Clear, ..) => {
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn index(&self, device: InterfaceName) -> Result<u32, InterfaceName> {
+        self.indices.get(&device).copied().ok_or(device)
+    }
+
+    /// Whether a route mustn't be there yet. One that leads over a stand-in is.
+    fn is_new(&self, change: &Change) -> bool {
+        let mut devices = change.devices().into_iter();
+        change.action() == Action::Create
+            && !devices.any(|device| self.plan.stand_ins.contains_key(&device))
     }
 
     /// A deleted tunnel's index is of no use, unless the tunnel gets it again.
@@ -220,46 +300,54 @@ impl Run<'_> {
         let Some(group) = (SPARE_GROUP..).find(|group| !used.contains(group)) else {
             return steps.iter().try_for_each(|step| self.step(*step));
         };
-        let mut moved = Vec::new();
+        let mut chunks = steps.chunks(MOST_IN_GROUP);
+        chunks.try_for_each(|steps| self.remove_group(steps, group))
+    }
+
+    /// In one send: who is killed in between leaves no tunnel in a group that isn't its own.
+    fn remove_group(&mut self, steps: &[Step], group: u32) -> Result<(), Error> {
+        let (mut moved, mut requests) = (Vec::new(), Vec::new());
         for step in steps {
-            let Change::Tunnel(name, delta) = &self.plan.changes[step.change] else {
+            let Change::Tunnel(_, delta) = &self.plan.changes[step.change] else {
                 continue;
             };
-            let name = *name;
-            self.forget_index(name, delta);
+            let Some(name) = self
+                .removed_tunnel(step)
+                .filter(|_| !self.is_called_off(step))
+            else {
+                continue;
+            };
             match self.indices.get(&name) {
                 Some(index) => {
-                    let request = link::set_group(*index, group);
-                    self.make_room(1)?;
+                    requests.push(link::set_group(*index, group));
                     moved.push(step.change);
-                    self.queue.push(Queued {
-                        change: step.change,
-                        request,
-                        removes: true,
-                    });
                 }
                 None => self.done(step.change),
             }
+            self.forget_index(name, delta);
         }
-        self.flush()?;
-        let answer = self
-            .channel
-            .transact(vec![link::delete_group(group)])?
-            .pop();
-        if let Some(Err(refusal)) =
-            answer.filter(|answer| !matches!(answer, Err(no) if is_gone(no)))
-        {
-            for change in moved {
-                self.outcomes[change] = failed(&refusal);
-                self.refused = true;
+        requests.push(link::delete_group(group));
+        let mut answers = self.channel.transact(requests)?;
+        let group = answers.pop().unwrap_or(Ok(()));
+        for (change, answer) in moved.into_iter().zip(answers) {
+            match answer.and(group.clone()) {
+                Err(refusal) if !is_gone(&refusal) => {
+                    self.outcomes[change] = failed(&refusal);
+                    self.refused = true;
+                }
+                Ok(()) | Err(_) => self.done(change),
             }
         }
         Ok(())
     }
 
-    fn renew_indices_for(&mut self, change: &Change) -> Result<(), Error> {
-        let needs = |device: InterfaceName| self.renewed.contains(&device);
-        let stale = match change {
+    fn renew_indices_for(&mut self, step: Step) -> Result<(), Error> {
+        let over_stand_in = matches!(step.part, Part::Prepare | Part::Clear);
+        let needs = |device: InterfaceName| {
+            let stand_in = self.plan.stand_ins.get(&device).filter(|_| over_stand_in);
+            self.renewed.contains(stand_in.unwrap_or(&device))
+        };
+        let stale = match &self.plan.changes[step.change] {
             Change::Tunnel(name, delta) => {
                 let underlay = delta.after().and_then(|tunnel| tunnel.endpoints().device);
                 underlay.is_some_and(needs)
@@ -271,11 +359,16 @@ impl Run<'_> {
                 .or(delta.before())
                 .is_some_and(|route| route.devices().any(needs)),
         };
-        if stale {
-            self.flush()?;
-            self.indices = snapshot::indices(self.channel)?;
-            self.renewed.clear();
+        match stale {
+            true => self.renew_indices(),
+            false => Ok(()),
         }
+    }
+
+    fn renew_indices(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        self.indices = snapshot::indices(self.channel)?;
+        self.renewed.clear();
         Ok(())
     }
 
@@ -339,7 +432,7 @@ impl Run<'_> {
             let Change::Route(key, delta) = &self.plan.changes[change] else {
                 continue;
             };
-            let new = delta.action() == Action::Create;
+            let new = self.is_new(&self.plan.changes[change]);
             let again = delta
                 .after()
                 .map(|route| route::put(key, route, &self.indices, new));

@@ -37,10 +37,7 @@ pub(super) fn cuts(plan: &Plan, wards: &BTreeSet<IpAddr>, observed: &Observed) -
     if !observed.all_routes || !may_cut(plan, wards, observed) {
         return Vec::new();
     }
-    let mut model = Model::new(observed);
-    for step in &plan.steps {
-        model.step(&plan.changes, *step);
-    }
+    let model = Model::carried_out(plan, observed);
     let after = model.state();
     let cuts = wards.iter().filter_map(|ward| {
         let why = match is_local(&observed.state, *ward) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::dependents::{Dependents, is_kernels_link_local};
-use super::{Change, Conflict, Delta, Object, Terms, in_place};
+use super::{Change, Conflict, Delta, Object, Terms, in_place, order, stand_in};
 use crate::state::{
     Address, AddressKey, Desired, Endpoints, InterfaceName, Observed, Route, RouteKey, RouteType,
     State, Tunnel, Unmet,
@@ -38,6 +38,7 @@ pub(super) fn diff(
         terms,
         alias: terms.owner.alias(),
         others: other_owners(desired, observed, terms),
+        left_behind: left_behind(desired, observed, &terms.owner.alias()),
         wants_outside: wants_outside(desired),
         found: Difference::default(),
     };
@@ -45,6 +46,7 @@ pub(super) fn diff(
     diff.endpoints();
     diff.addresses();
     diff.routes();
+    diff.stranded_routes();
     diff.limits();
     diff.withhold();
     diff.found
@@ -58,6 +60,24 @@ fn other_owners(desired: &State, observed: &Observed, terms: &Terms) -> BTreeSet
     owners
         .filter(|other| *other != terms.owner.as_str())
         .map(str::to_owned)
+        .collect()
+}
+
+/// Stand-ins that a run which was killed has left behind, each with the tunnel that it stood in for.
+fn left_behind(
+    desired: &State,
+    observed: &Observed,
+    alias: &str,
+) -> BTreeMap<InterfaceName, InterfaceName> {
+    let there = &observed.state.tunnels;
+    let ours = |name: &InterfaceName| there.get(name).is_some_and(|t| t.alias == alias);
+    let tunnels = desired
+        .tunnels
+        .keys()
+        .chain(there.keys().filter(|name| ours(name)));
+    let stand_ins = tunnels.filter_map(|tunnel| Some((stand_in::name_for(*tunnel)?, *tunnel)));
+    stand_ins
+        .filter(|(stand_in, _)| ours(stand_in) && !desired.tunnels.contains_key(stand_in))
         .collect()
 }
 
@@ -87,6 +107,7 @@ struct Diff<'a> {
     terms: &'a Terms,
     alias: String,
     others: BTreeSet<String>,
+    left_behind: BTreeMap<InterfaceName, InterfaceName>,
     /// Whether the topology has addresses or routes outside its tunnels.
     wants_outside: bool,
     found: Difference,
@@ -142,10 +163,7 @@ impl Diff<'_> {
         }
         let dependents = Dependents::of(self.observed, self.terms.protocol);
         for (&name, from) in &self.observed.state.tunnels {
-            if from.alias == self.alias
-                && !self.desired.tunnels.contains_key(&name)
-                && self.terms.prune
-            {
+            if self.goes(name, from) {
                 let along = dependents.words(name);
                 self.tunnel(
                     name,
@@ -156,6 +174,17 @@ impl Diff<'_> {
                 );
             }
         }
+    }
+
+    /// Whether a tunnel that is there is to be deleted.
+    fn goes(&self, name: InterfaceName, tunnel: &Tunnel) -> bool {
+        let of = self.left_behind.get(&name);
+        let to = of.and_then(|of| self.desired.tunnels.get(of));
+        // Nobody ever asked for a stand-in, and where it stays, what it stood in for can't be.
+        let in_the_way = to.is_some_and(|to| tunnel.endpoints() == to.endpoints());
+        tunnel.alias == self.alias
+            && !self.desired.tunnels.contains_key(&name)
+            && (self.terms.prune || in_the_way)
     }
 
     fn tunnel(&mut self, name: InterfaceName, delta: Delta<Tunnel>) {
@@ -179,8 +208,7 @@ impl Diff<'_> {
             .tunnels
             .iter()
             .filter(|(name, tunnel)| {
-                let stays = tunnel.alias != self.alias || !self.terms.prune;
-                stays && !self.desired.tunnels.contains_key(name)
+                !self.goes(**name, tunnel) && !self.desired.tunnels.contains_key(name)
             })
             .map(|(name, tunnel)| (tunnel.endpoints(), *name))
             .collect();
@@ -278,14 +306,8 @@ impl Diff<'_> {
     }
 
     fn is_being_deleted(&self, device: InterfaceName) -> bool {
-        !self.desired.tunnels.contains_key(&device)
-            && self.terms.prune
-            && self
-                .observed
-                .state
-                .tunnels
-                .get(&device)
-                .is_some_and(|tunnel| tunnel.alias == self.alias)
+        let tunnel = self.observed.state.tunnels.get(&device);
+        tunnel.is_some_and(|tunnel| self.goes(device, tunnel))
     }
 
     fn routes(&mut self) {
@@ -362,6 +384,33 @@ impl Diff<'_> {
                 self.route(key, Delta::delete(from.clone()));
             }
         }
+    }
+
+    /// Others' routes that were led over a stand-in, and never back.
+    fn stranded_routes(&mut self) {
+        if self.left_behind.is_empty() {
+            return;
+        }
+        let wanted = |device| {
+            let tunnel = self.left_behind.get(&device);
+            let tunnel = tunnel.filter(|_| self.is_being_deleted(device));
+            tunnel
+                .copied()
+                .filter(|tunnel| self.desired.tunnels.contains_key(tunnel))
+        };
+        let routes = self.observed.state.routes.iter().filter(|(key, route)| {
+            route.devices().any(|device| wanted(device).is_some())
+                && route.protocol != self.terms.protocol
+                && !order::is_kernels_route(route.protocol)
+                && !self.desired.routes.contains_key(key)
+        });
+        let stranded: Vec<Change> = routes
+            .map(|(key, from)| {
+                let (from, to) = (from.clone(), stand_in::led_over(from, wanted));
+                Change::Route(*key, Delta::Update { from, to })
+            })
+            .collect();
+        self.found.changes.extend(stranded);
     }
 
     fn route(&mut self, key: RouteKey, delta: Delta<Route>) {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Action, Change, Conflict, Counts, Cut, Effect, Obstacle, Plan};
+use crate::state::InterfaceName;
 
 /// Version of the document's shape. It changes when a key goes or means something else, not when one is added.
 const FORMAT_VERSION: u32 = 1;
@@ -102,6 +103,8 @@ pub struct ChangeDocument {
     pub attributes: Vec<AttributeDocument>,
     /// Why it is replaced or put back, or what the kernel deletes with it; null otherwise.
     pub why: Option<String>,
+    /// The device that carries a tunnel's traffic while the tunnel is replaced; null: none does.
+    pub stand_in: Option<String>,
     /// What it does to traffic.
     pub effect: Effect,
     /// What became of it.
@@ -200,10 +203,18 @@ impl ChangeDocument {
         outcome: impl Fn(usize) -> &'a Outcome + 'a,
     ) -> impl Iterator<Item = Self> + 'a {
         let changes = plan.changes.iter().enumerate();
-        changes.map(move |(index, change)| Self::new(change, plan.effect(index), outcome(index)))
+        changes.map(move |(index, change)| {
+            let stand_in = plan.stand_in(change);
+            Self::new(change, stand_in, plan.effect(index), outcome(index))
+        })
     }
 
-    fn new(change: &Change, effect: Effect, outcome: &Outcome) -> Self {
+    fn new(
+        change: &Change,
+        stand_in: Option<InterfaceName>,
+        effect: Effect,
+        outcome: &Outcome,
+    ) -> Self {
         let (before, after) = change.values();
         let attributes = change
             .attributes()
@@ -217,6 +228,7 @@ impl ChangeDocument {
             after,
             attributes: attributes.collect(),
             why: change.why().map(str::to_owned),
+            stand_in: stand_in.map(|name| name.to_string()),
             effect,
             status: outcome.status,
             error: outcome.error.clone(),

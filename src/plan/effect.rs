@@ -3,6 +3,7 @@
 //! Where it isn't sure that traffic goes on, the change says that it stops.
 
 use super::model::Model;
+use super::order::may_drop;
 use super::{Change, Delta, Effect, Part, Plan, Step};
 use crate::state::{
     Address, AdminState, Ipip, Kind, Observed, Route, RouteKey, RouteType, State, Tunnel, prefixes,
@@ -10,15 +11,22 @@ use crate::state::{
 
 /// The effect of each of the plan's changes, in their order.
 pub(super) fn effects(plan: &Plan, observed: &Observed) -> Vec<Effect> {
-    let effects = vec![Effect::None; plan.changes.len()];
     if !plan.changes.iter().any(may_affect) {
-        return effects;
+        return vec![Effect::None; plan.changes.len()];
     }
+    let model = match may_drop(&plan.changes) {
+        true => Model::new(observed),
+        false => Model::of_what_changes(plan, observed),
+    };
+    effects_on(model, plan, &observed.state)
+}
+
+pub(super) fn effects_on(model: Model, plan: &Plan, before: &State) -> Vec<Effect> {
     let mut walk = Walk {
         plan,
-        before: &observed.state,
-        model: Model::new(observed),
-        effects,
+        before,
+        model,
+        effects: vec![Effect::None; plan.changes.len()],
         deleted: Vec::new(),
     };
     plan.steps.iter().for_each(|step| walk.step(*step));
@@ -52,15 +60,16 @@ impl<'a> Walk<'a> {
             }
             (Change::Route(key, delta), Part::Put) => put_route(key, delta, self.before, now),
             (Change::Route(key, _), Part::Remove) => return self.delete_route(key, step),
+            (Change::Route(..), Part::Prepare | Part::TakeOver | Part::Clear) => Effect::None,
         };
         let known = &mut self.effects[step.change];
         *known = effect.max(*known);
-        self.model.step(&plan.changes, step);
+        self.model.step(plan, step);
     }
 
     fn delete_route(&mut self, key: &'a RouteKey, step: Step) {
         let is_there = self.model.state().routes.contains_key(key);
-        self.model.step(&self.plan.changes, step);
+        self.model.step(self.plan, step);
         if is_used(key, self.before) {
             self.deleted.push(Deleted {
                 change: step.change,
@@ -147,7 +156,7 @@ fn address(delta: &Delta<Address>, part: Part, is_there: bool) -> Effect {
         // It went with another address before it's put.
         Delta::Update { .. } => match part {
             Part::Put if !is_there => Effect::Brief,
-            Part::Put | Part::Remove => Effect::None,
+            Part::Put | Part::Remove | Part::Prepare | Part::TakeOver | Part::Clear => Effect::None,
         },
         Delta::Replace { .. } | Delta::Restore { .. } => Effect::Brief,
     }
@@ -207,8 +216,7 @@ fn leads_on(key: &RouteKey, state: &State) -> bool {
 
 /// The route of the same table, prefix and TOS that packets take.
 fn preferred<'a>(key: &RouteKey, state: &'a State) -> Option<(&'a RouteKey, &'a Route)> {
-    let with = |metric| RouteKey { metric, ..*key };
-    state.routes.range(with(0)..=with(u32::MAX)).next()
+    state.routes.range(key.any_metric()).next()
 }
 
 fn stops_if(stops: bool) -> Effect {

@@ -16,6 +16,7 @@ mod obstacles;
 mod order;
 mod saved;
 mod scope;
+mod stand_in;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use saved::{
     Basis, Origin, Purpose, Saved, Unfit, Verdict, judge, schema as saved_schema, sha256,
 };
 pub use scope::Scope;
+pub(crate) use stand_in::{address_on, leaving, led_over, stand_in, waiting};
 pub use text::{Style, unified_diff};
 pub use undo::Undo;
 
@@ -93,6 +95,8 @@ pub struct Plan {
     pub effects: Vec<Effect>,
     /// How the changes are carried out.
     pub steps: Vec<Step>,
+    /// Tunnels that are replaced, each with the device that carries its traffic meanwhile.
+    pub stand_ins: BTreeMap<InterfaceName, InterfaceName>,
     /// Objects that stand in the way. A plan with conflicts must not be carried out.
     pub conflicts: Vec<Conflict>,
     /// What the kernel will refuse. The other changes can be made all the same.
@@ -174,22 +178,28 @@ pub enum Delta<T> {
     },
 }
 
-/// One move of the execution: a change, or the half of a replacement.
+/// One move of the execution: a change, or a part of a replacement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// Index of the change.
     pub change: usize,
-    /// Which half.
+    /// Which part.
     pub part: Part,
 }
 
-/// The halves of a change.
+/// The parts of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// Take the object away.
     Remove,
-    /// Create it, or make it as it should be.
+    /// Create the object, or make it as it should be. A tunnel with a stand-in waits on `lo`.
     Put,
+    /// Make the stand-in, put the address on it, lead the route over it.
+    Prepare,
+    /// The tunnel takes the ends over from its stand-in.
+    TakeOver,
+    /// Take the address from the stand-in, or the stand-in away.
+    Clear,
 }
 
 /// An object that is in the way and isn't ours.
@@ -322,6 +332,14 @@ impl Plan {
     /// What a change does to traffic. Where nobody has found out, it may stop.
     pub fn effect(&self, change: usize) -> Effect {
         self.effects.get(change).copied().unwrap_or(Effect::Stops)
+    }
+
+    /// What carries the traffic of a tunnel while it's replaced.
+    fn stand_in(&self, change: &Change) -> Option<InterfaceName> {
+        match change {
+            Change::Tunnel(name, _) => self.stand_ins.get(name).copied(),
+            Change::Address(..) | Change::Route(..) => None,
+        }
     }
 
     /// The changes that have an effect on traffic, in words.
@@ -468,7 +486,7 @@ impl Change {
     }
 
     /// The devices that the object is on or leads through, before or after.
-    fn devices(&self) -> Vec<InterfaceName> {
+    pub(crate) fn devices(&self) -> Vec<InterfaceName> {
         match self {
             Self::Tunnel(name, _) => vec![*name],
             Self::Address(key, _) => vec![key.device],

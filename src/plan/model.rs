@@ -8,9 +8,10 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Change, Part, Step};
+use super::{Change, Delta, Part, Plan, Step, stand_in};
 use crate::state::{
-    AddressKey, AdminState, InterfaceName, MAIN_TABLE, Observed, Route, RouteKey, State,
+    Address, AddressKey, AdminState, InterfaceName, MAIN_TABLE, Observed, Route, RouteKey, State,
+    Tunnel,
 };
 
 /// A state that steps are carried out on.
@@ -29,28 +30,65 @@ pub(super) struct Model<'a> {
 
 impl<'a> Model<'a> {
     pub(super) fn new(observed: &'a Observed) -> Self {
+        Self::holding(observed.state.clone(), observed)
+    }
+
+    /// Of a plan that makes the kernel drop nothing more than it says: no other route is looked at than those beside the
+    /// ones that change, and there may be a million.
+    pub(super) fn of_what_changes(plan: &Plan, observed: &'a Observed) -> Self {
+        let State {
+            tunnels: _,
+            addresses,
+            routes,
+        } = &observed.state;
+        let mut state = State::default();
+        for change in &plan.changes {
+            match change {
+                Change::Tunnel(..) => {}
+                Change::Address(key, _) => {
+                    let there = addresses.get_key_value(key);
+                    state.addresses.extend(there.map(|(k, v)| (*k, v.clone())));
+                }
+                Change::Route(key, _) => {
+                    let there = routes.range(key.any_metric());
+                    state.routes.extend(there.map(|(k, v)| (*k, v.clone())));
+                }
+            }
+        }
+        Self::holding(state, observed)
+    }
+
+    fn holding(state: State, observed: &'a Observed) -> Self {
         let mut model = Self {
-            state: State {
-                tunnels: observed.state.tunnels.clone(),
-                ..State::default()
-            },
+            state,
             behind: BTreeMap::new(),
             secondaries: &observed.secondaries,
             through: BTreeMap::new(),
             from: BTreeMap::new(),
             holders: BTreeMap::new(),
         };
-        for (key, address) in &observed.state.addresses {
+        for key in model.state.addresses.keys() {
             model.holders.entry(key.local).or_default().insert(*key);
-            model.state.addresses.insert(*key, address.clone());
         }
-        for (key, route) in &observed.state.routes {
-            model.put_route(*key, route.clone());
+        for (key, route) in &model.state.routes {
+            for device in route.devices() {
+                model.through.entry(device).or_default().insert(*key);
+            }
+            if let Some(src) = route.src {
+                model.from.entry(src).or_default().insert(*key);
+            }
         }
         for (key, route) in &observed.duplicate_routes {
             model.index_route(*key, route);
             model.behind.entry(*key).or_default().push(route.clone());
         }
+        model
+    }
+
+    /// After all steps of a plan.
+    pub(super) fn carried_out(plan: &Plan, observed: &'a Observed) -> Self {
+        let mut model = Self::new(observed);
+        plan.steps.iter().for_each(|step| model.step(plan, *step));
         model
     }
 
@@ -74,34 +112,92 @@ impl<'a> Model<'a> {
     }
 
     /// Carries out a step.
-    pub(super) fn step(&mut self, changes: &[Change], step: Step) {
-        match (&changes[step.change], step.part) {
-            (Change::Tunnel(name, _), Part::Remove) => {
-                self.state.tunnels.remove(name);
-                self.drop_device(*name);
+    pub(super) fn step(&mut self, plan: &Plan, step: Step) {
+        match &plan.changes[step.change] {
+            Change::Tunnel(name, delta) => {
+                let stand_in = plan.stand_ins.get(name).copied();
+                self.step_tunnel(*name, delta, stand_in, step.part);
             }
-            (Change::Tunnel(name, delta), Part::Put) => {
-                let Some(to) = delta.after() else { return };
-                let was = self.state.tunnels.insert(*name, to.clone());
-                let was_up = was.is_some_and(|was| was.state == AdminState::Up);
-                if to.state == AdminState::Down && was_up {
-                    self.set_down(*name);
+            Change::Address(key, delta) => {
+                let stand_in = plan.stand_ins.get(&key.device).copied();
+                self.step_address(key, delta, stand_in, step.part);
+            }
+            Change::Route(key, delta) => match step.part {
+                Part::Remove => self.keep_routes(*key, |route| Some(&*route) != delta.before()),
+                Part::Put => {
+                    let to = delta.after().cloned();
+                    to.into_iter().for_each(|to| self.put_route(*key, to));
                 }
-            }
-            (Change::Address(key, _), Part::Remove) => self.drop_address(*key),
-            (Change::Address(key, delta), Part::Put) => {
-                let Some(to) = delta.after() else { return };
-                self.holders.entry(key.local).or_default().insert(*key);
-                self.state.addresses.insert(*key, to.clone());
-            }
-            (Change::Route(key, delta), Part::Remove) => {
-                self.keep_routes(*key, |route| Some(&*route) != delta.before());
-            }
-            (Change::Route(key, delta), Part::Put) => {
-                let Some(to) = delta.after() else { return };
-                self.put_route(*key, to.clone());
-            }
+                Part::Prepare => {
+                    let other = |device| plan.stand_ins.get(&device).copied();
+                    let to = delta.after().map(|to| stand_in::led_over(to, other));
+                    to.into_iter().for_each(|to| self.put_route(*key, to));
+                }
+                Part::TakeOver | Part::Clear => {}
+            },
         }
+    }
+
+    fn step_tunnel(
+        &mut self,
+        name: InterfaceName,
+        delta: &Delta<Tunnel>,
+        stand_in: Option<InterfaceName>,
+        part: Part,
+    ) {
+        match (part, delta.before(), delta.after(), stand_in) {
+            (Part::Remove, ..) => self.remove_tunnel(name),
+            (Part::Put, _, Some(to), None) => self.put_tunnel(name, to.clone()),
+            (Part::Put, _, Some(to), Some(_)) => self.put_tunnel(name, stand_in::waiting(to)),
+            (Part::Prepare, Some(from), Some(to), Some(stand_in)) => {
+                let made = stand_in::stand_in(from, to);
+                made.into_iter()
+                    .for_each(|made| self.put_tunnel(stand_in, made));
+            }
+            (Part::TakeOver, _, Some(to), Some(stand_in)) => {
+                self.put_tunnel(stand_in, stand_in::leaving(to));
+                self.put_tunnel(name, to.clone());
+            }
+            (Part::Clear, _, _, Some(stand_in)) => self.remove_tunnel(stand_in),
+            (Part::Put | Part::Prepare | Part::TakeOver | Part::Clear, ..) => {}
+        }
+    }
+
+    fn step_address(
+        &mut self,
+        key: &AddressKey,
+        delta: &Delta<Address>,
+        stand_in: Option<InterfaceName>,
+        part: Part,
+    ) {
+        match (part, delta.after(), stand_in) {
+            (Part::Remove, ..) => self.drop_address(*key),
+            (Part::Put, Some(to), _) => self.put_address(*key, to.clone()),
+            (Part::Prepare, Some(to), Some(stand_in)) => {
+                let (key, to) = stand_in::address_on(stand_in, key, to);
+                self.put_address(key, to);
+            }
+            (Part::Clear, _, Some(device)) => self.drop_address(AddressKey { device, ..*key }),
+            (Part::Put | Part::Prepare | Part::TakeOver | Part::Clear, ..) => {}
+        }
+    }
+
+    fn put_tunnel(&mut self, name: InterfaceName, to: Tunnel) {
+        let goes_down = to.state == AdminState::Down;
+        let was = self.state.tunnels.insert(name, to);
+        if goes_down && was.is_some_and(|was| was.state == AdminState::Up) {
+            self.set_down(name);
+        }
+    }
+
+    fn remove_tunnel(&mut self, name: InterfaceName) {
+        self.state.tunnels.remove(&name);
+        self.drop_device(name);
+    }
+
+    fn put_address(&mut self, key: AddressKey, to: Address) {
+        self.holders.entry(key.local).or_default().insert(key);
+        self.state.addresses.insert(key, to);
     }
 
     fn put_route(&mut self, key: RouteKey, route: Route) {

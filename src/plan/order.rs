@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::model::Model;
-use super::{Action, Change, Delta, Object, Part, Plan, Step};
+use super::{Action, Change, Delta, Object, Part, Plan, Step, stand_in};
 use crate::state::{
     Address, AddressKey, AdminState, Endpoints, InterfaceName, Observed, Route, RouteKey,
     RouteType, State,
@@ -36,6 +36,7 @@ pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     run.put(down);
     run.put_back();
     run.put_in_order();
+    stand_in::prepare(plan, desired, observed);
 }
 
 /// Whether changes may make the kernel drop more than they say.
@@ -96,7 +97,7 @@ impl<'a> Run<'a> {
     fn step(&mut self, change: usize, part: Part) {
         let step = Step { change, part };
         if let Some(model) = &mut self.model {
-            model.step(&self.plan.changes, step);
+            model.step(self.plan, step);
         }
         self.plan.steps.push(step);
     }

@@ -91,6 +91,9 @@ impl Plan {
         }
         for (index, change) in self.changes.iter().enumerate() {
             let _ = write!(text, "{}", change.head(style));
+            if let Some(stand_in) = self.stand_in(change) {
+                let _ = write!(text, "  ({stand_in} stands in)");
+            }
             if let Some(effect) = self.effect(index).words() {
                 let _ = write!(text, "  ({effect})");
             }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::order::{is_kernels_address, is_kernels_route};
-use super::{Change, Delta, Plan, effect, in_place, order};
+use super::{Change, Delta, Plan, in_place, order, stand_in};
 use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
 
 /// What plans touch, as it was before the first of them. As JSON it waits in a file for whoever goes back.
@@ -40,12 +40,7 @@ struct Document {
 }
 
 /// An [`AddressKey`], whole.
-#[derive(Serialize, Deserialize)]
-struct Key {
-    device: InterfaceName,
-    local: IpAddr,
-    network: Option<IpNet>,
-}
+type Key = (InterfaceName, IpAddr, Option<IpNet>);
 
 impl Undo {
     /// Remembers what a plan, made for `observed`, is about to touch. What an earlier one has touched is known already.
@@ -59,8 +54,14 @@ impl Undo {
         let now = &observed.state;
         for change in &plan.changes {
             match change {
-                Change::Tunnel(name, _) => {
+                Change::Tunnel(name, delta) => {
                     note(&mut self.tunnels, *name, [&state.tunnels, &now.tunnels]);
+                    // It may be left behind, of this plan or of the one that goes back.
+                    if let (Delta::Replace { .. }, Some(stand_in)) =
+                        (delta, stand_in::name_for(*name))
+                    {
+                        note(&mut self.tunnels, stand_in, [&state.tunnels, &now.tunnels]);
+                    }
                 }
                 Change::Address(key, _) => {
                     note(
@@ -94,10 +95,7 @@ impl Undo {
     }
 
     fn note_what_goes_along(&mut self, plan: &Plan, observed: &Observed) {
-        let mut model = Model::new(observed);
-        for step in &plan.steps {
-            model.step(&plan.changes, *step);
-        }
+        let model = Model::carried_out(plan, observed);
         let after = model.state();
         let addresses = observed.state.addresses.iter();
         let addresses = addresses.filter(|(key, address)| {
@@ -118,7 +116,8 @@ impl Undo {
         }
     }
 
-    /// What differs from before, in the order in which it's to be made so again. `now` holds the routes of every protocol.
+    /// What differs from before, in the order in which it's to be made so again, whatever that does to traffic. `now` holds
+    /// the routes of every protocol.
     pub fn plan(&self, now: &Observed) -> Plan {
         let before = self.before(now);
         let mut plan = Plan {
@@ -126,7 +125,6 @@ impl Undo {
             ..Plan::default()
         };
         order::order(&mut plan, &before, now);
-        plan.effects = effect::effects(&plan, now);
         plan
     }
 
@@ -276,21 +274,12 @@ impl From<AddressKey> for Key {
             local,
             network,
         } = key;
-        Self {
-            device,
-            local,
-            network,
-        }
+        (device, local, network)
     }
 }
 
 impl From<Key> for AddressKey {
-    fn from(key: Key) -> Self {
-        let Key {
-            device,
-            local,
-            network,
-        } = key;
+    fn from((device, local, network): Key) -> Self {
         Self {
             device,
             local,

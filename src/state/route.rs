@@ -29,6 +29,14 @@ pub struct RouteKey {
     pub metric: u32,
 }
 
+impl RouteKey {
+    /// The keys of the same table, prefix and TOS, the preferred first.
+    pub(crate) fn any_metric(&self) -> std::ops::RangeInclusive<Self> {
+        let with = |metric| Self { metric, ..*self };
+        with(0)..=with(u32::MAX)
+    }
+}
+
 /// The prefixes that hold an address, the longest first.
 pub(crate) fn prefixes(address: IpAddr) -> impl Iterator<Item = IpNet> {
     let longest = IpNet::from(address).prefix_len();

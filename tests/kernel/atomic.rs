@@ -3,7 +3,9 @@
 
 use std::process::{Command, Stdio};
 
-use crate::world::{Host, Run, Seen, TUNNELFORM, World, assert_same, run, trials, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::{Host, Run, Seen, TUNNELFORM, World, assert_same, trials, wait_until};
 
 trials![
     refused,
@@ -172,14 +174,33 @@ fn ended_by_a_signal() {
     let world = World::new();
     let host = crowded(&world, &hq(BEFORE));
     let before = without_numbers(host.seen());
-    for signal in ["INT", "TERM", "HUP"] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let run = interrupted(&host, &hq(AFTER), IN_THE_MIDDLE, || {
-            let pattern = format!("^{TUNNELFORM} apply .*{}$", host.netns);
-            run("pkill", &[&format!("-{signal}"), "-f", &pattern], "").ok();
+            signal_apply(&host, signal);
         });
         assert!(run.stderr.contains("was taken back"), "{run:?}");
         assert_same(&without_numbers(host.seen()), &before);
     }
+}
+
+/// Without a program to start, which may take longer than the rest of the apply.
+fn signal_apply(host: &Host, signal: Signal) {
+    let is_apply = |command: &[u8]| {
+        let command = String::from_utf8_lossy(command);
+        let mut words = command.trim_end_matches('\0').split('\0');
+        words.next() == Some(TUNNELFORM)
+            && words.next() == Some("apply")
+            && words.next_back() == Some(&host.netns)
+    };
+    let processes = std::fs::read_dir("/proc").expect("it's there").flatten();
+    let found = processes.filter(|process| {
+        let command = std::fs::read(process.path().join("cmdline"));
+        command.is_ok_and(|command| is_apply(&command))
+    });
+    let ids = found.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let signalled = ids.filter_map(Pid::from_raw);
+    let signalled = signalled.filter(|pid| kill_process(*pid, signal).is_ok());
+    assert!(signalled.count() > 0, "no apply is there");
 }
 
 fn message_not_sent() {

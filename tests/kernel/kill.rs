@@ -2,7 +2,7 @@
 
 use crate::world::{Host, Seen, World, assert_same, trials};
 
-trials![create_and_delete, change];
+trials![create_and_delete, change, replace];
 
 /// So many tunnels, with an address and a route each, that every kind of request takes several sends.
 const TUNNELS: usize = 45;
@@ -53,7 +53,7 @@ fn foreign(mut seen: Seen) -> Seen {
 
 /// From one topology to the other and back, with a kill at each send in turn; the next apply finishes what was left
 /// half done.
-fn survives(there: &str, back: &str) {
+fn survives(there: &str, back: &str, foreign_routes: &str) {
     let world = World::new();
     let host = world.lone();
     host.ip(
@@ -64,6 +64,9 @@ fn survives(there: &str, back: &str) {
     );
     let before = foreign(host.seen());
     host.apply(back);
+    host.ip(foreign_routes);
+    let kept = |host: &Host| sorted(host.seen().routes_of("bird"));
+    let routes = kept(&host);
     for n in 1..=MOST_SENDS {
         let mut kills = 0;
         for file in [there, back] {
@@ -71,7 +74,9 @@ fn survives(there: &str, back: &str) {
             let seen = host.seen();
             assert_no_orphan(&seen);
             assert_same(&foreign(seen), &before);
+            host.status(file);
             host.apply(file);
+            assert_eq!(kept(&host), routes);
         }
         if kills == 0 {
             host.settled(back);
@@ -83,12 +88,38 @@ fn survives(there: &str, back: &str) {
     panic!("no end after {MOST_SENDS} kills");
 }
 
+fn sorted(routes: Vec<&serde_json::Value>) -> Vec<String> {
+    let mut routes: Vec<String> = routes.into_iter().map(ToString::to_string).collect();
+    routes.sort();
+    routes
+}
+
 /// Killed while it creates, and while it deletes.
 fn create_and_delete() {
-    survives(&topology(TUNNELS, 64), "version: 1\nname: hq\n");
+    survives(&topology(TUNNELS, 64), "version: 1\nname: hq\n", "");
 }
 
 /// Killed while it changes tunnels, addresses and routes, and deletes some.
 fn change() {
-    survives(&topology(TUNNELS, 65), &topology(TUNNELS / 2, 64));
+    survives(&topology(TUNNELS, 65), &topology(TUNNELS / 2, 64), "");
+}
+
+/// Killed while it replaces tunnels, with routes of others' over them, more than one send holds.
+fn replace() {
+    const TUNNELS: usize = 12;
+    let file = |remote: &str| {
+        let tunnels = (0..TUNNELS).map(|n| {
+            format!(
+                "  t{n}: {{local: 192.168.10.{n}, remote: {remote}, addresses: [10.10.{n}.1/24, 10.11.{n}.1/24], \
+                 routes: [{{to: 10.100.{n}.0/24, via: 10.10.{n}.9}}]}}\n"
+            )
+        });
+        format!("name: hq\ntunnels:\n{}", tunnels.collect::<String>())
+    };
+    let foreign = (0..TUNNELS).map(|n| format!("route add 10.12.{n}.0/24 dev t{n} proto bird\n"));
+    survives(
+        &file("any"),
+        &file("192.168.20.1"),
+        &foreign.collect::<String>(),
+    );
 }

@@ -24,6 +24,7 @@ mod peers;
 mod probe;
 mod protect;
 mod random;
+mod replace;
 mod saved;
 mod scale;
 mod seed;
@@ -82,6 +83,7 @@ fn trials() -> Vec<Trial> {
             export::trials(),
             kill::trials(),
             traffic::trials(),
+            replace::trials(),
             watch::trials(),
             probe::trials(),
             http::trials(),

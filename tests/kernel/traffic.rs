@@ -61,7 +61,7 @@ impl Flood {
     }
 
     /// `seconds` from one echo to the next. The first is out.
-    fn start_every(host: &Host, to: &str, seconds: &str) -> Self {
+    pub fn start_every(host: &Host, to: &str, seconds: &str) -> Self {
         let mut ping = Command::new("ping");
         ping.args(["-n", "-q", "-i", seconds, "-W", "5", to]);
         ping.stdin(Stdio::null())

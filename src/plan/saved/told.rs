@@ -21,9 +21,12 @@ pub(super) struct Told {
 impl Told {
     pub(super) fn plan(self) -> Result<Plan, Unfit> {
         let effects = self.changes.iter().map(|change| change.effect).collect();
+        let stand_ins = self.changes.iter().filter_map(ToldChange::stand_in);
+        let stand_ins = stand_ins.collect::<Result<_, _>>()?;
         let changes = self.changes.into_iter().map(Change::try_from);
         Ok(Plan {
             effects,
+            stand_ins,
             changes: changes.collect::<Result<_, _>>()?,
             hits: self.hits,
             warnings: self.warnings,
@@ -39,6 +42,7 @@ struct ToldChange {
     before: Value,
     after: Value,
     why: Option<String>,
+    stand_in: Option<InterfaceName>,
     effect: Effect,
 }
 
@@ -76,6 +80,12 @@ impl TryFrom<ToldChange> for Change {
 }
 
 impl ToldChange {
+    /// The tunnel with what stands in for it.
+    fn stand_in(&self) -> Option<Result<(InterfaceName, InterfaceName), Unfit>> {
+        let stand_in = self.stand_in?;
+        Some(typed::<TunnelKey>(&self.after).map(|key| (key.name, stand_in)))
+    }
+
     fn delta<T: DeserializeOwned>(self) -> Result<Delta<T>, Unfit> {
         let why = || self.why.clone().unwrap_or_default();
         Ok(match self.action {
