@@ -39,7 +39,7 @@ const STYLES: [Style; 4] = [
     Style {
         name: "direct routing",
         mesh: "{direct_routing: true}",
-        bits: 24,
+        bits: 16,
     },
 ];
 
@@ -63,7 +63,10 @@ fn fleet(style: &Style, nodes: u32) -> String {
     let bits = style.bits;
     let mut text = String::from("version: 1\nname: pods\nnodes:\n");
     for node in 0..nodes {
-        let underlay = Ipv4Addr::from_bits(Ipv4Addr::new(172, 16, 0, 1).to_bits() + node);
+        // As many in a network as leave its last address free.
+        let (network, host) = (node / 60_000, node % 60_000);
+        let underlay = Ipv4Addr::new(172, 16 + network as u8, 0, 1).to_bits() + host;
+        let underlay = Ipv4Addr::from_bits(underlay);
         let subnet = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + node * 64);
         let network = match bits {
             32 => String::new(),
