@@ -109,9 +109,9 @@ fn limit(what: &'static str, allocations: f64, bytes: f64) -> Limit {
 #[test]
 fn reading_and_checking() {
     for (limit, file, objects) in [
-        (limit("a route in YAML", 0.1, 500.0), yaml(), ROUTES),
-        (limit("a route in a list", 0.1, 500.0), list(), ROUTES),
-        (limit("a tunnel", 30.0, 3000.0), tunnels(), TUNNELS),
+        (limit("a route in YAML", 0.1, 400.0), yaml(), ROUTES),
+        (limit("a route in a list", 0.1, 400.0), list(), ROUTES),
+        (limit("a tunnel", 70.0, 1500.0), tunnels(), TUNNELS),
     ] {
         let (found, _) = measured(|| read(file));
         limit.holds(objects, found);
@@ -121,8 +121,8 @@ fn reading_and_checking() {
 #[test]
 fn desired_states() {
     for (limit, file, objects) in [
-        (limit("a desired route", 1.5, 300.0), list(), ROUTES),
-        (limit("a desired tunnel", 12.0, 1500.0), tunnels(), TUNNELS),
+        (limit("a desired route", 1.6, 180.0), list(), ROUTES),
+        (limit("a desired tunnel", 8.0, 1400.0), tunnels(), TUNNELS),
     ] {
         let topology = read(file);
         let (found, _) = measured(|| desired(&host(&topology), &Observed::bare()));
@@ -146,14 +146,14 @@ fn plans() {
             everything,
         ),
         (
-            limit("no change of a tunnel", 6.0, 1000.0),
+            limit("no change of a tunnel", 6.0, 600.0),
             tunnels(),
             TUNNELS,
             everything,
         ),
-        (limit("a new route", 6.0, 1500.0), list(), ROUTES, nothing),
+        (limit("a new route", 12.0, 700.0), list(), ROUTES, nothing),
         (
-            limit("a new tunnel", 40.0, 8000.0),
+            limit("a new tunnel", 10.0, 1700.0),
             tunnels(),
             TUNNELS,
             nothing,
@@ -161,14 +161,7 @@ fn plans() {
     ];
     for (limit, file, objects, seen) in cases {
         let topology = read(file);
-        let terms = Terms {
-            owner: topology.name.clone(),
-            protocol: topology.route_protocol.0,
-            adopt: false,
-            prune: true,
-            protect: Default::default(),
-            hitless: false,
-        };
+        let terms = Terms::new(topology.name.clone(), topology.route_protocol.0);
         let wanted = desired(&host(&topology), &Observed::bare());
         let observed = seen(&wanted);
         let (found, _) = measured(|| plan(&wanted, Some(&wanted.state), &observed, &terms));

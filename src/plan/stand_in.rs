@@ -32,6 +32,12 @@ pub(super) fn name_for(tunnel: InterfaceName) -> Option<InterfaceName> {
     })
 }
 
+/// Whether anything could be called so that stands in.
+pub(super) fn may_be(name: InterfaceName) -> bool {
+    name.as_bytes()
+        .ends_with(SUFFIX.encode_utf8(&mut [0; 4]).as_bytes())
+}
+
 /// The tunnel that stands in. It carries an owner's mark whatever becomes of the tunnel; `None`: it has no owner, before
 /// or after.
 pub(crate) fn stand_in(from: &Tunnel, to: &Tunnel) -> Option<Tunnel> {
