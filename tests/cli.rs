@@ -418,6 +418,21 @@ fn routes_come_from_a_file_beside_the_topology() {
     assert_eq!(problem["file"].as_str(), list.to_str());
 }
 
+/// As a ConfigMap is mounted: links to links, in the same directory.
+#[test]
+fn a_list_may_be_a_link_that_stays_in_the_directory() {
+    let (directory, path) = file("name: t\nroutes: {file: list, device: eth0}\n");
+    let here = directory.path();
+    let made = fs::create_dir(here.join("..2026"));
+    made.expect("a directory can be made");
+    fs::write(here.join("..2026/list"), "10.1.0.0/16\n").expect("a file can be written");
+    for (link, target) in [("..data", "..2026"), ("list", "..data/list")] {
+        std::os::unix::fs::symlink(target, here.join(link)).expect("a link can be made");
+    }
+    let output = run(&["validate", path.to_str().expect("text")]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+}
+
 /// Whatever the name leads to, the answer comes at once and stands at the name.
 #[test]
 fn a_list_that_is_no_file_is_refused() {
@@ -440,7 +455,12 @@ fn a_list_that_is_no_file_is_refused() {
     refuses("can't read list: not a regular file");
     fs::remove_dir(&list).expect("it can be deleted");
     for (target, why) in [
-        ("/dev/zero", "not a regular file"),
+        ("/dev/zero", "leads out of the topology's directory"),
+        ("/etc/hostname", "leads out of the topology's directory"),
+        (
+            "../../etc/hostname",
+            "leads out of the topology's directory",
+        ),
         ("list", "symbolic link"),
     ] {
         std::os::unix::fs::symlink(target, &list).expect("a link can be made");

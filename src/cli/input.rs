@@ -1,11 +1,12 @@
 //! Topology files, as they come from the command line, and the part of them that is this host's.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use tunnelform::kernel::{Extent, Kernel};
 use tunnelform::plan::Saved;
 use tunnelform::source::{Content, ListFile, Problems, Severity};
@@ -163,6 +164,34 @@ fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(paths)
 }
 
+/// Opens what is in a directory, wherever symbolic links lead to, but not outside: what is wrong with the file is told with
+/// its lines.
+fn open_below(directory: &Path, file: &str) -> io::Result<File> {
+    let here = match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let base = rustix::fs::open(here, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let below = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(&base, file, flags, Mode::empty(), below) {
+        Err(Errno::XDEV) => Err(leads_out()),
+        // Before Linux 5.6, and where a sandbox doesn't know it.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let path = here.join(file).canonicalize()?;
+            match path.starts_with(here.canonicalize()?) {
+                true => Ok(rustix::fs::open(path, flags, Mode::empty())?.into()),
+                false => Err(leads_out()),
+            }
+        }
+        opened => Ok(opened?.into()),
+    }
+}
+
+fn leads_out() -> io::Error {
+    io::Error::other("a symbolic link leads out of the topology's directory")
+}
+
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     File::open(path)
         .and_then(|mut file| bounded(&mut file, MOST_BYTES))
@@ -183,8 +212,8 @@ fn content(name: String, directory: &Path, bytes: Vec<u8>, room: &mut u64) -> Co
         false => Content::named(&bytes),
     };
     let lists = names.into_iter().map(|file| {
+        let bytes = read_list(directory, &file, *room).map_err(|error| error.to_string());
         let path = directory.join(&file);
-        let bytes = read_list(&path, *room).map_err(|error| error.to_string());
         *room -= bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         ListFile { file, path, bytes }
     });
@@ -193,12 +222,8 @@ fn content(name: String, directory: &Path, bytes: Vec<u8>, room: &mut u64) -> Co
 }
 
 /// A pipe would be waited for, and a device might have no end.
-fn read_list(path: &Path, room: u64) -> io::Result<Vec<u8>> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+fn read_list(directory: &Path, file: &str, room: u64) -> io::Result<Vec<u8>> {
+    let mut file = open_below(directory, file)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
