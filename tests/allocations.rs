@@ -109,9 +109,9 @@ fn limit(what: &'static str, allocations: f64, bytes: f64) -> Limit {
 #[test]
 fn reading_and_checking() {
     for (limit, file, objects) in [
-        (limit("a route in YAML", 0.1, 500.0), yaml(), ROUTES),
-        (limit("a route in a list", 0.1, 500.0), list(), ROUTES),
-        (limit("a tunnel", 30.0, 3000.0), tunnels(), TUNNELS),
+        (limit("a route in YAML", 0.1, 400.0), yaml(), ROUTES),
+        (limit("a route in a list", 0.1, 400.0), list(), ROUTES),
+        (limit("a tunnel", 65.0, 1300.0), tunnels(), TUNNELS),
     ] {
         let (found, _) = measured(|| read(file));
         limit.holds(objects, found);
@@ -121,8 +121,8 @@ fn reading_and_checking() {
 #[test]
 fn desired_states() {
     for (limit, file, objects) in [
-        (limit("a desired route", 1.5, 300.0), list(), ROUTES),
-        (limit("a desired tunnel", 12.0, 1500.0), tunnels(), TUNNELS),
+        (limit("a desired route", 1.6, 170.0), list(), ROUTES),
+        (limit("a desired tunnel", 8.0, 1300.0), tunnels(), TUNNELS),
     ] {
         let topology = read(file);
         let (found, _) = measured(|| desired(&host(&topology), &Observed::bare()));
@@ -140,20 +140,20 @@ fn plans() {
     type Seen = fn(&Desired) -> Observed;
     let cases: [(Limit, Content, u32, Seen); 4] = [
         (
-            limit("no change of a route", 0.1, 100.0),
+            limit("no change of a route", 0.1, 10.0),
             list(),
             ROUTES,
             everything,
         ),
         (
-            limit("no change of a tunnel", 6.0, 1000.0),
+            limit("no change of a tunnel", 6.0, 600.0),
             tunnels(),
             TUNNELS,
             everything,
         ),
-        (limit("a new route", 6.0, 1500.0), list(), ROUTES, nothing),
+        (limit("a new route", 12.0, 700.0), list(), ROUTES, nothing),
         (
-            limit("a new tunnel", 40.0, 8000.0),
+            limit("a new tunnel", 10.0, 1600.0),
             tunnels(),
             TUNNELS,
             nothing,
