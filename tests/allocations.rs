@@ -111,7 +111,7 @@ fn reading_and_checking() {
     for (limit, file, objects) in [
         (limit("a route in YAML", 0.1, 400.0), yaml(), ROUTES),
         (limit("a route in a list", 0.1, 400.0), list(), ROUTES),
-        (limit("a tunnel", 70.0, 1500.0), tunnels(), TUNNELS),
+        (limit("a tunnel", 65.0, 1300.0), tunnels(), TUNNELS),
     ] {
         let (found, _) = measured(|| read(file));
         limit.holds(objects, found);
@@ -121,8 +121,8 @@ fn reading_and_checking() {
 #[test]
 fn desired_states() {
     for (limit, file, objects) in [
-        (limit("a desired route", 1.6, 180.0), list(), ROUTES),
-        (limit("a desired tunnel", 8.0, 1400.0), tunnels(), TUNNELS),
+        (limit("a desired route", 1.6, 170.0), list(), ROUTES),
+        (limit("a desired tunnel", 8.0, 1300.0), tunnels(), TUNNELS),
     ] {
         let topology = read(file);
         let (found, _) = measured(|| desired(&host(&topology), &Observed::bare()));
@@ -140,7 +140,7 @@ fn plans() {
     type Seen = fn(&Desired) -> Observed;
     let cases: [(Limit, Content, u32, Seen); 4] = [
         (
-            limit("no change of a route", 0.1, 100.0),
+            limit("no change of a route", 0.1, 10.0),
             list(),
             ROUTES,
             everything,
@@ -153,7 +153,7 @@ fn plans() {
         ),
         (limit("a new route", 12.0, 700.0), list(), ROUTES, nothing),
         (
-            limit("a new tunnel", 10.0, 1700.0),
+            limit("a new tunnel", 10.0, 1600.0),
             tunnels(),
             TUNNELS,
             nothing,

@@ -309,6 +309,7 @@ fn plans_of_the_examples_fit_their_schema() {
     let validator = validator("plan");
     let expected = [
         ("blackhole-and-second-table.yaml", 6),
+        ("blocklist.yaml", 4),
         ("directory", 9),
         ("ecmp.yaml", 6),
         ("point-to-point-peer.yaml", 3),
