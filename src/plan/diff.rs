@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ascending::Ascending;
 use super::dependents::{Dependents, is_kernels_link_local};
 use super::{Change, Conflict, Delta, Object, Terms, in_place, order, stand_in};
 use crate::state::{
@@ -325,8 +326,9 @@ impl Diff<'_> {
             .filter(|(_, route)| foreign(route))
             .map(|(key, _)| *key)
             .collect();
+        let mut there = Ascending::new(observed);
         for (&key, to) in &self.desired.routes {
-            let Some(from) = observed.get(&key) else {
+            let Some(from) = there.get(&key) else {
                 self.route(key, Delta::Create(to.clone()));
                 continue;
             };
@@ -370,9 +372,10 @@ impl Diff<'_> {
             self.desired.routes.get(key) == Some(route) && observed.get(key) != Some(route)
         };
         let extra = extra.filter(|extra| self.terms.prune || in_the_way(extra));
+        let mut desired = Ascending::new(&self.desired.routes);
         let undesired = observed
             .iter()
-            .filter(|(key, _)| self.terms.prune && !self.desired.routes.contains_key(key))
+            .filter(|(key, _)| self.terms.prune && desired.get(key).is_none())
             .map(|(key, route)| (*key, route));
         for (key, from) in undesired.chain(extra).filter(|(_, route)| {
             route.protocol == self.terms.protocol && route.kind != RouteType::Other

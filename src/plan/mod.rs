@@ -3,6 +3,7 @@
 //! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
 
 mod around;
+mod ascending;
 mod cut;
 mod dependents;
 mod diff;
