@@ -107,7 +107,12 @@ fn apply(host: &Host, file: &str) -> (serde_json::Value, Asked) {
     let log = format!("/run/{}.strace", host.netns);
     let strace = ["-f", "-qq", "-v", "-s", "16", "-o", &log];
     // What is received would be decoded at length, and isn't counted. Cargo's directories of libraries would be searched.
-    let quietly = ["-e", "raw=recvfrom,recvmsg,recvmmsg", "-E", "LD_LIBRARY_PATH"];
+    let quietly = [
+        "-e",
+        "raw=recvfrom,recvmsg,recvmmsg",
+        "-E",
+        "LD_LIBRARY_PATH",
+    ];
     let strace = [&strace[..], &quietly].concat();
     let tunnelform = [TUNNELFORM, "apply", "-", "--output", "json"];
     // strace reads the messages of sockets in its own network namespace alone.
