@@ -104,6 +104,14 @@ fn bounds(entries: &Entries, seconds: fn(&Entry) -> f64) -> Vec<Bound> {
             2.0,
         ),
         bound(
+            "100,000 routes, no-op from a list: × ip route show",
+            divide(
+                took(routes, Step::NoOp, ADDED[3]),
+                took(routes, Step::NoOp, ADDED[2]),
+            ),
+            1.2,
+        ),
+        bound(
             "beside 1,000,000 foreign routes, no-op: × ip route show",
             ratio(foreign, Step::NoOp, ADDED[2]),
             0.15,

@@ -19,7 +19,7 @@ use std::{env, fs, io};
 use tunnelform::topology::Topology;
 
 use measure::Host;
-use peers::{Field, Peer, text, this_program};
+use peers::{Field, Peer, apply, text, this_program};
 use report::{ADDED, Entries};
 use workload::{Case, Step};
 
@@ -246,12 +246,15 @@ fn measure_peer(
 fn beside_the_no_op(field: &Field, case: Case) -> Vec<(&'static str, Vec<String>)> {
     let mut raw = field.command(Peer::Raw, case, Step::NoOp);
     raw.push(text(&field.topology(Step::NoOp)));
-    let (name, what) = match case {
-        Case::Tunnels(_) => (ADDED[1], "link"),
-        Case::Routes(_) => (ADDED[2], "route"),
-    };
-    let show = ["ip", what, "show"].map(str::to_owned);
-    vec![(ADDED[0], raw), (name, show.to_vec())]
+    let show = |what| ["ip", what, "show"].map(str::to_owned).to_vec();
+    match case {
+        Case::Tunnels(_) => vec![(ADDED[0], raw), (ADDED[1], show("link"))],
+        Case::Routes(_) => vec![
+            (ADDED[0], raw),
+            (ADDED[2], show("route")),
+            (ADDED[3], apply(&field.listing())),
+        ],
+    }
 }
 
 /// A full routing table that belongs to somebody else.

@@ -6,6 +6,16 @@ use std::{fs, io};
 
 use crate::workload::{Case, GATEWAYS, LOCAL, Step, routes, tunnels};
 
+/// Infallible.
+macro_rules! line {
+    ($text:ident, $($argument:tt)*) => { let _ = writeln!($text, $($argument)*); };
+}
+
+/// What every topology begins with.
+const HEAD: &str = "version: 1\nname: bench\n";
+/// The routes' own file, beside the topology.
+const LIST: &str = "list.txt";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Tunnelform,
@@ -119,6 +129,22 @@ impl Field {
         self.file(Peer::Tunnelform, step)
     }
 
+    /// The topology that has its routes in a file of their own.
+    pub fn listing(&self) -> PathBuf {
+        self.files.join(Peer::Tunnelform.folder()).join("list.yaml")
+    }
+
+    fn write_list(&self, count: u32) -> io::Result<()> {
+        let mut list = String::new();
+        for route in routes(count, Step::NoOp) {
+            line!(list, "{}/32 via {}", route.to, route.via);
+        }
+        let listing = self.listing();
+        fs::write(listing.with_file_name(LIST), list)?;
+        let file = format!("{{file: {LIST}, device: eth0}}");
+        fs::write(listing, format!("{HEAD}routes: {file}\n"))
+    }
+
     /// Writes what a peer reads in each step of a case.
     pub fn write(&self, peer: Peer, case: Case) -> io::Result<()> {
         for step in Step::ALL {
@@ -133,7 +159,10 @@ impl Field {
             fs::create_dir_all(path.parent().unwrap_or(&path))?;
             fs::write(path, text)?;
         }
-        Ok(())
+        match (peer, case) {
+            (Peer::Tunnelform, Case::Routes(count)) => self.write_list(count),
+            _ => Ok(()),
+        }
     }
 
     /// The command for a step.
@@ -141,7 +170,7 @@ impl Field {
         let file = text(&self.file(peer, step));
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         match peer {
-            Peer::Tunnelform => words(&[env!("CARGO_BIN_EXE_tunnelform"), "apply", &file]),
+            Peer::Tunnelform => apply(Path::new(&file)),
             // It keeps some 4 KB of each line: User-mode Linux kills a process of more than 65,530 mappings, which are pages.
             Peer::IpBatch => words(&["sh", "-c", PARTS, "sh", &file]),
             Peer::Raw => {
@@ -176,17 +205,19 @@ pub fn this_program() -> String {
     text(&this.unwrap_or_else(|error| panic!("no name of this program: {error}")))
 }
 
+/// tunnelform's command for a topology.
+pub fn apply(topology: &Path) -> Vec<String> {
+    [env!("CARGO_BIN_EXE_tunnelform"), "apply", &text(topology)]
+        .map(str::to_owned)
+        .to_vec()
+}
+
 pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Infallible.
-macro_rules! line {
-    ($text:ident, $($argument:tt)*) => { let _ = writeln!($text, $($argument)*); };
-}
-
 fn topology(case: Case, step: Step) -> String {
-    let mut text = String::from("version: 1\nname: bench\n");
+    let mut text = HEAD.to_owned();
     if step == Step::Delete {
         return text;
     }

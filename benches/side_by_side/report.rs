@@ -12,7 +12,12 @@ use crate::workload::Step;
 use crate::{bounds, chart};
 
 /// Further contestants, in the no-op alone.
-pub const ADDED: [&str; 3] = ["raw + parse", "ip link show", "ip route show"];
+pub const ADDED: [&str; 4] = [
+    "raw + parse",
+    "ip link show",
+    "ip route show",
+    "from a list",
+];
 
 /// One contestant's part in one step of a case.
 #[derive(Debug, Serialize)]
