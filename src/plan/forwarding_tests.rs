@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::model::Model;
 use super::tests::{FOREIGN, OURS, PROTOCOL, any_state, observe, terms};
-use super::{Change, Effect, Object, Part, Plan, Step, effect, plan};
+use super::{Action, Change, Effect, Object, Part, Plan, Step, effect, plan};
 use crate::state::{
     AdminState, InterfaceName, MAIN_TABLE, Observed, RouteKey, RouteType, State, prefixes,
 };
@@ -126,7 +126,10 @@ fn stand_ins_carry(plan: &Plan, states: &[State]) -> Result<(), TestCaseError> {
         let [Some(first), Some(last)] = &ways else {
             continue;
         };
-        if first != last || !first.iter().all(|on| plan.stand_ins.contains_key(on)) {
+        let stopped = [before, after]
+            .into_iter()
+            .any(|state| route_stops(plan, state, address));
+        if first != last || stopped || !first.iter().all(|on| plan.stand_ins.contains_key(on)) {
             continue;
         }
         for &index in &outside {
@@ -139,6 +142,30 @@ fn stand_ins_carry(plan: &Plan, states: &[State]) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+/// Whether a change of the route that packets take says that they stop, be it for a moment: another takes over by and by,
+/// or it waits for an address that comes later; or the route's source goes from where nothing stands in, and the kernel
+/// drops the route.
+fn route_stops(plan: &Plan, state: &State, address: IpAddr) -> bool {
+    let Some(Taken::Route(key)) = taken(state, address) else {
+        return false;
+    };
+    let src = state.routes[&key].src;
+    plan.changes.iter().enumerate().any(|(index, change)| {
+        let effect = plan.effect(index);
+        match change.object() {
+            Object::Tunnel(_) => false,
+            Object::Address(of) if plan.stand_ins.contains_key(&of.device) => {
+                Some(of.local) == src && effect == Effect::Stops
+            }
+            Object::Address(of) => Some(of.local) == src && effect != Effect::None,
+            Object::Route(route) => {
+                let stays = change.action() == Action::Restore;
+                route == key && effect != Effect::None && !(stays && effect == Effect::Brief)
+            }
+        }
+    })
 }
 
 /// The devices by which an address is reached; `None`: it isn't.
