@@ -83,13 +83,11 @@ fn trials() -> Vec<Trial> {
             export::trials(),
             kill::trials(),
             traffic::trials(),
-            replace::trials(),
             watch::trials(),
             probe::trials(),
             http::trials(),
             gitops::trials(),
             saved::trials(),
-            peers::trials(),
         ]
     };
     let other = || {
@@ -98,6 +96,8 @@ fn trials() -> Vec<Trial> {
             random::trials(),
             follow::trials(),
             soak::trials(),
+            replace::trials(),
+            peers::trials(),
             protect::trials(),
             watch_trial::trials(),
             trial::trials(),
