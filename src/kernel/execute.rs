@@ -29,7 +29,7 @@ const DETECTION_LOOK: Duration = Duration::from_millis(20);
 /// The group that tunnels are moved into to be deleted at once, or the next one that is free: `tunl` in ASCII.
 const SPARE_GROUP: u32 = 0x7475_6e6c;
 /// So many that one send moves them there and deletes the group.
-const MOST_IN_GROUP: usize = 127;
+const MOST_IN_GROUP: usize = BATCH_MESSAGES - 1;
 
 pub(super) fn execute(
     channel: &mut Channel,

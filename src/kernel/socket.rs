@@ -245,7 +245,11 @@ impl Channel {
                 self.look_up_at_once(messages, |index, payload| each(start + index, payload))?
             {
                 let alone = &messages[long..=long];
-                self.look_up_at_once(alone, |_, payload| each(start + long, payload))?;
+                let longer =
+                    self.look_up_at_once(alone, |_, payload| each(start + long, payload))?;
+                if !longer.is_empty() {
+                    return Err(too_long());
+                }
             }
         }
         Ok(())
@@ -271,7 +275,7 @@ impl Channel {
                 if index >= requests.len() {
                     return Ok(());
                 }
-                waiting -= 1;
+                waiting = waiting.saturating_sub(1);
                 match payload {
                     Some(_) if header.message_type == NLMSG_ERROR => Ok(()),
                     Some(payload) => each(index, payload),
@@ -312,7 +316,7 @@ impl Channel {
             self.socket.recv(&mut self.receive, flags)
         })?;
         if length > self.receive.len() {
-            return Err(wire::malformed("a message longer than the receive buffer"));
+            return Err(too_long());
         }
         let mut rest = self.receive.as_slice();
         let mut outcome = Ok(());
@@ -352,6 +356,10 @@ impl Channel {
         }
         outcome
     }
+}
+
+fn too_long() -> Error {
+    wire::malformed("a message longer than the receive buffer")
 }
 
 /// A receive that goes on after a signal, and doesn't wait for ever.

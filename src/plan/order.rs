@@ -16,9 +16,9 @@ use crate::state::{
 pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
     break_endpoint_cycles(plan, observed);
     let early = Early::new(plan);
-    let mut run = Run::new(plan, desired, observed);
+    let behind = behind(observed);
+    let mut run = Run::new(plan, desired, observed, &behind);
 
-    let behind = run.behind.clone();
     run.remove(|change| stands_behind(change, &behind));
     let shaken = early.shaken(&run.plan.changes);
     run.remove(|change| goes_along(change, &shaken));
@@ -57,12 +57,20 @@ pub(super) fn may_drop(changes: &[Change]) -> bool {
 /// Routes behind another with the same key.
 type Behind<'a> = BTreeMap<RouteKey, Vec<&'a Route>>;
 
+fn behind(observed: &Observed) -> Behind<'_> {
+    let mut behind = Behind::new();
+    for (key, route) in &observed.duplicate_routes {
+        behind.entry(*key).or_default().push(route);
+    }
+    behind
+}
+
 /// Steps as they are chosen, with the state that they lead to.
 struct Run<'a> {
     plan: &'a mut Plan,
     desired: &'a State,
     observed: &'a Observed,
-    behind: Behind<'a>,
+    behind: &'a Behind<'a>,
     /// Only where a change makes the kernel drop something.
     model: Option<Model<'a>>,
     /// What stays as it is, whatever is desired.
@@ -72,16 +80,17 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a mut Plan, desired: &'a State, observed: &'a Observed) -> Self {
+    fn new(
+        plan: &'a mut Plan,
+        desired: &'a State,
+        observed: &'a Observed,
+        behind: &'a Behind<'a>,
+    ) -> Self {
         let drops = may_drop(&plan.changes);
         let model = drops.then(|| Model::new(observed));
         let withheld = plan.withheld.iter().map(Change::object);
         let left = withheld.chain(plan.conflicts.iter().map(|conflict| conflict.on));
         let left = left.filter(|_| drops).collect();
-        let mut behind = Behind::new();
-        for (key, route) in &observed.duplicate_routes {
-            behind.entry(*key).or_default().push(route);
-        }
         Self {
             plan,
             desired,
@@ -170,7 +179,7 @@ impl<'a> Run<'a> {
                 change.action() == Action::Delete || !self.put.contains(index)
             })
             .map(|(_, c)| c)
-            .filter(|change| !stands_behind(change, &self.behind))
+            .filter(|change| !stands_behind(change, self.behind))
     }
 
     fn lost_addresses(&self, model: &Model) -> Vec<(AddressKey, Address)> {

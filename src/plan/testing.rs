@@ -1,6 +1,6 @@
 //! States and hosts for the tests of plans, as a topology says them.
 
-use super::Terms;
+use super::{Plan, Terms};
 use crate::desired::desired;
 use crate::state::{Desired, Observed};
 use crate::topology::Topology;
@@ -24,4 +24,11 @@ pub(super) fn bare_with(devices: &[&str]) -> Observed {
 
 pub(super) fn terms(owner: &str) -> Terms {
     Terms::new(owner.parse().expect("an owner"), 117)
+}
+
+/// A plan's steps in words.
+pub(super) fn steps(plan: &Plan) -> Vec<String> {
+    let steps = plan.steps.iter();
+    let words = steps.map(|step| format!("{:?} {}", step.part, plan.changes[step.change]));
+    words.collect()
 }

@@ -10,6 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::model::Model;
+use super::testing::steps;
 use super::{Action, Change, Delta, Effect, Part, Plan, Terms, Undo, plan};
 use crate::state::{
     Address, AddressKey, AdminState, Device, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
@@ -634,12 +635,8 @@ fn a_route_goes_before_the_tunnel_that_would_take_it_along() {
     ipip.mode = Mode::Any;
     let desired = state(&[("tun1", any)], &[], &[(other, value)]);
     let plan = plan_of(&desired, &start);
-    let steps = plan.steps.iter();
-    let order: Vec<String> = steps
-        .map(|step| format!("{:?} {}", step.part, plan.changes[step.change]))
-        .collect();
     assert_eq!(
-        order,
+        steps(&plan),
         [
             "Remove route 10.1.1.0/24",
             "Remove tunnel tun1",
@@ -665,12 +662,8 @@ fn a_route_of_another_metric_comes_before_the_old_one_goes() {
         &[(other, value)],
     );
     let plan = plan_of(&desired, &start);
-    let steps = plan.steps.iter();
-    let order: Vec<String> = steps
-        .map(|step| format!("{:?} {}", step.part, plan.changes[step.change]))
-        .collect();
     assert_eq!(
-        order,
+        steps(&plan),
         [
             "Put tunnel tun1",
             "Put route 10.1.1.0/24 metric 7",
@@ -716,11 +709,7 @@ fn a_route_moves_before_its_tunnel_is_set_down() {
         &[route(1, Some("tun2"), None, PROTOCOL)],
     );
     let plan = plan_of(&desired, &start);
-    let steps = plan.steps.iter();
-    let order: Vec<String> = steps
-        .map(|step| format!("{:?} {}", step.part, plan.changes[step.change]))
-        .collect();
-    assert_eq!(order, ["Put route 10.1.1.0/24", "Put tunnel tun1"]);
+    assert_eq!(steps(&plan), ["Put route 10.1.1.0/24", "Put tunnel tun1"]);
     assert_eq!(plan.effects, [Effect::Stops, Effect::None]);
 }
 

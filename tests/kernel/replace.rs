@@ -16,6 +16,7 @@ trials![
     refused_before_anything_goes,
     kept_by_its_index,
     no_drift_to_the_daemon,
+    status_counts_what_is_desired,
 ];
 
 /// What would be called as the stand-in: so nothing stands in, and the tunnel is deleted and created.
@@ -219,4 +220,22 @@ fn no_drift_to_the_daemon() {
         daemon.is_quiet(Duration::from_millis(700));
         host.settled(file);
     }
+}
+
+/// What is put back is as it should be, and others' routes aren't the topology's.
+fn status_counts_what_is_desired() {
+    let world = World::new();
+    let host = world.lone();
+    host.apply(UNICAST);
+    host.ip("route add 10.9.0.0/16 dev tun1 proto bird");
+    let told = host.status(&multipoint());
+    let tunnel = &told["tunnels"][0];
+    assert_eq!(tunnel["state"], "drifted", "{told:#}");
+    for (objects, count) in [("addresses", 2), ("routes", 1)] {
+        let tally = serde_json::json!({"in_sync": count, "desired": count});
+        assert_eq!(tunnel[objects], tally, "{told:#}");
+    }
+    host.ip("route change 10.244.2.0/24 dev tun1 proto 117 mtu 1300");
+    let told = host.status(UNICAST);
+    assert_eq!(told["tunnels"][0]["routes"]["in_sync"], 0, "{told:#}");
 }

@@ -58,16 +58,7 @@ fn kept() {
     );
     // Nobody else changes anything meanwhile.
     let during = host.seen();
-    for arguments in [
-        &["apply", "-"][..],
-        &["destroy", "-"],
-        &["apply", "-", "--confirm-within", "1h"],
-    ] {
-        let other = host.tunnelform(arguments, &hq(BEFORE));
-        other
-            .exits(1)
-            .says("a change of hq is on trial here and is taken back in 3");
-    }
+    nobody_else(&host);
     assert_same(&host.seen(), &during);
     host.tunnelform(&["confirm"], "")
         .ok()
@@ -81,6 +72,21 @@ fn kept() {
         .exits(1)
         .says("no change is on trial");
     host.apply(&hq(BEFORE));
+}
+
+/// Whoever would change something is told that a change is on trial, for an hour.
+#[track_caller]
+pub fn nobody_else(host: &Host) {
+    for arguments in [
+        &["apply", "-"][..],
+        &["destroy", "-"],
+        &["apply", "-", "--confirm-within", "1h"],
+    ] {
+        let other = host.tunnelform(arguments, &hq(BEFORE));
+        other
+            .exits(1)
+            .says("a change of hq is on trial here and is taken back in 3");
+    }
 }
 
 /// What was created, changed, adopted, replaced, pruned and dropped along is as before.

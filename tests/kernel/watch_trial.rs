@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::atomic::{AFTER, BEFORE, crowded, hq, without_numbers};
 use crate::http::Door;
 use crate::seed::{LEFT, Pair};
+use crate::trial::nobody_else;
 use crate::watch::Daemon;
 use crate::world::{Host, Seen, World, assert_same, trials, wait_until};
 
@@ -84,16 +85,7 @@ fn confirmed() {
         "{told}"
     );
     assert_eq!(door.metrics()["tunnelform_on_trial"], 1.0);
-    for arguments in [
-        &["apply", "-"][..],
-        &["destroy", "-"],
-        &["apply", "-", "--confirm-within", "1h"],
-    ] {
-        let other = host.tunnelform(arguments, &hq(BEFORE));
-        other
-            .exits(1)
-            .says("a change of hq is on trial here and is taken back in 3");
-    }
+    nobody_else(&host);
     host.ip("link set tun4 mtu 1300");
     daemon.says("mtu: 1300 -> 1480");
     assert_eq!(on_trial(&host)["guarded"], true);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tunnelform::plan::{Action, Change};
 use tunnelform::reconcile::Look;
-use tunnelform::state::InterfaceName;
+use tunnelform::state::{InterfaceName, State};
 
 use super::Tally;
 
@@ -16,8 +16,8 @@ pub(super) struct Grouped<'a> {
 
 #[derive(Default)]
 pub(super) struct Group<'a> {
-    addresses: usize,
-    routes: usize,
+    pub(super) addresses: Tally,
+    pub(super) routes: Tally,
     pub(super) changes: Vec<&'a Change>,
 }
 
@@ -35,17 +35,20 @@ impl<'a> Grouped<'a> {
         };
         for key in look.desired.addresses.keys() {
             for name in tunnels_of(vec![key.device]) {
-                groups.entry(name).or_default().addresses += 1;
+                groups.entry(name).or_default().addresses.add();
             }
         }
         for route in look.desired.routes.values() {
             for name in tunnels_of(route.devices().collect()) {
-                groups.entry(name).or_default().routes += 1;
+                groups.entry(name).or_default().routes.add();
             }
         }
         for change in look.plan.changes.iter().chain(&look.plan.withheld) {
             for name in tunnels_of(devices(change)) {
-                groups.entry(name).or_default().changes.push(change);
+                groups
+                    .entry(name)
+                    .or_default()
+                    .differs(change, &look.desired);
             }
         }
         Self {
@@ -59,23 +62,21 @@ impl<'a> Grouped<'a> {
     }
 }
 
-impl Group<'_> {
-    pub(super) fn addresses(&self) -> Tally {
-        Tally::new(
-            self.addresses,
-            self.changes
-                .iter()
-                .filter(|c| matches!(c, Change::Address(..))),
-        )
-    }
-
-    pub(super) fn routes(&self) -> Tally {
-        Tally::new(
-            self.routes,
-            self.changes
-                .iter()
-                .filter(|c| matches!(c, Change::Route(..))),
-        )
+impl<'a> Group<'a> {
+    fn differs(&mut self, change: &'a Change, desired: &State) {
+        self.changes.push(change);
+        let tally = match change {
+            Change::Tunnel(..) => return,
+            Change::Address(key, _) if desired.addresses.contains_key(key) => &mut self.addresses,
+            Change::Route(key, _) if desired.routes.contains_key(key) => &mut self.routes,
+            // Others' that is put back or moved, or ours that goes.
+            Change::Address(..) | Change::Route(..) => return,
+        };
+        match change.action() {
+            Action::Create | Action::Update | Action::Replace => tally.is_off(),
+            // A second one with the same key goes, or it is as it should be and put back.
+            Action::Delete | Action::Restore => {}
+        }
     }
 }
 
@@ -93,13 +94,12 @@ fn devices(change: &Change) -> Vec<InterfaceName> {
 }
 
 impl Tally {
-    fn new<'a>(desired: usize, changes: impl Iterator<Item = &'a &'a Change>) -> Self {
-        let off = changes
-            .filter(|change| change.action() != Action::Delete)
-            .count();
-        Self {
-            in_sync: desired.saturating_sub(off),
-            desired,
-        }
+    fn add(&mut self) {
+        self.desired += 1;
+        self.in_sync += 1;
+    }
+
+    fn is_off(&mut self) {
+        self.in_sync = self.in_sync.saturating_sub(1);
     }
 }

@@ -85,7 +85,7 @@ struct Outside {
 }
 
 /// How many of the desired objects are as they should be.
-#[derive(serde::Serialize)]
+#[derive(Clone, Copy, Default, serde::Serialize)]
 struct Tally {
     in_sync: usize,
     desired: usize,
@@ -154,8 +154,8 @@ impl Report {
                 .map(|name| Row::new(*name, look, standing.of(Some(*name))))
                 .collect(),
             outside: Outside {
-                addresses: standing.of(None).addresses(),
-                routes: standing.of(None).routes(),
+                addresses: standing.of(None).addresses,
+                routes: standing.of(None).routes,
                 differences: standing
                     .of(None)
                     .changes
@@ -239,8 +239,8 @@ impl Row {
             local: ipip.local.map(|address| address.to_string()),
             remote: ipip.remote.map(|address| address.to_string()),
             underlay: ipip.device.or(path.map(|path| path.device)),
-            addresses: group.addresses(),
-            routes: group.routes(),
+            addresses: group.addresses,
+            routes: group.routes,
             counters,
             differences: match (foreign, unmet) {
                 (Some(conflict), _) => vec![format!("  {object}: {}", conflict.found)],

@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::testing::{bare_with, terms, wanted};
+use crate::plan::testing::{bare_with, steps, terms, wanted};
 use crate::plan::tests::observe;
 use crate::plan::{plan, tests::FOREIGN};
 
@@ -20,12 +20,6 @@ fn planned(from: &str, to: &str, happened: impl FnOnce(&mut Observed)) -> Plan {
     happened(&mut observed);
     let wanted = desired.clone().into();
     plan(&wanted, Some(&desired), &observed, &terms("hq"))
-}
-
-fn steps(plan: &Plan) -> Vec<String> {
-    let steps = plan.steps.iter();
-    let words = steps.map(|step| format!("{:?} {}", step.part, plan.changes[step.change]));
-    words.collect()
 }
 
 /// Also what is others' is led over it, and what comes and goes with the new file.
