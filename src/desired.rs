@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::state::{
-    Address, AdminState, Desired, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop, Observed,
-    Route, RouteKey, RouteType, Scope, State, Tunnel, Unmet, prefixes,
+    Address, AddressKey, AdminState, Desired, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
+    NextHops, Observed, Route, RouteKey, RouteType, Scope, State, Tunnel, Unmet, prefixes,
 };
 use crate::topology::{
     self, Effective, Endpoint, Hops, Host, Mtu, PeerRoute, Topology, TunnelKind,
@@ -56,7 +56,6 @@ pub fn lookups(host: &Host) -> BTreeSet<IpAddr> {
 /// What a host of the topology wants, with the facts of the one that was observed.
 pub fn desired(host: &Host, observed: &Observed) -> Desired {
     let topology = &host.topology;
-    let mut state = State::default();
     let mut build = Build {
         topology,
         observed,
@@ -66,7 +65,10 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
         unmet: BTreeMap::new(),
         lengths: BTreeSet::new(),
     };
-    build.addresses(&mut state);
+    let mut state = State {
+        addresses: build.addresses(),
+        ..State::default()
+    };
     for (key, address) in observed.state.addresses.iter().chain(&state.addresses) {
         let network = address.network(key);
         // What the topology says of a network comes last, and so wins.
@@ -147,6 +149,9 @@ impl Build<'_> {
                 waiting.drain(..).for_each(|name| self.tunnel(name, state));
             }
         }
+        // One that is filled one by one leaves half of its room empty.
+        let tunnels = std::mem::take(&mut state.tunnels);
+        state.tunnels = tunnels.into_iter().collect();
     }
 
     fn tunnel(&self, name: InterfaceName, state: &mut State) {
@@ -300,19 +305,15 @@ impl Build<'_> {
         places.last().map(|(device, _)| *device)
     }
 
-    fn addresses(&self, state: &mut State) {
-        let of_tunnels = self
-            .topology
-            .tunnels
-            .iter()
-            .map(|(name, tunnel)| (name, &tunnel.addresses));
-        for (&device, list) in of_tunnels.chain(&self.topology.addresses) {
-            for address in list {
-                state
-                    .addresses
-                    .insert(address.key(device), self.address(device, address));
-            }
-        }
+    fn addresses(&self) -> BTreeMap<AddressKey, Address> {
+        let of_tunnels = self.topology.tunnels.iter();
+        let of_tunnels = of_tunnels.map(|(name, tunnel)| (name, &tunnel.addresses));
+        let lists = of_tunnels.chain(&self.topology.addresses);
+        let addresses = lists.flat_map(|(&device, list)| {
+            let list = list.iter();
+            list.map(move |address| (address.key(device), self.address(device, address)))
+        });
+        addresses.collect()
     }
 
     fn address(&self, device: InterfaceName, address: &topology::Address) -> Address {
@@ -379,7 +380,7 @@ impl Build<'_> {
                 onlink: via.is_some() && straight.is_none(),
             }
         });
-        let mut nexthops: Vec<NextHop> = nexthops.collect();
+        let mut nexthops: NextHops = nexthops.collect();
         nexthops.sort();
         let link = matches!(nexthops.as_slice(), [NextHop { via: None, .. }]);
         let value = Route {
@@ -433,7 +434,7 @@ impl Build<'_> {
             });
         }
         let several = hops.len() > 1;
-        let mut nexthops: Vec<NextHop> = hops
+        let mut nexthops: NextHops = hops
             .iter()
             .map(|hop| {
                 let device = tunnel

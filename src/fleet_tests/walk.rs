@@ -7,7 +7,9 @@ use ipnet::IpNet;
 
 use super::random::{Random, RandomMesh};
 use crate::reconcile::Look;
-use crate::state::{InterfaceName, Ipip, Kind, MAIN_TABLE, NextHop, Observed, RouteType, State};
+use crate::state::{
+    InterfaceName, Ipip, Kind, MAIN_TABLE, NextHop, NextHops, Observed, RouteType, State,
+};
 use crate::topology::{Host, Name};
 
 pub(super) struct World<'a> {
@@ -134,7 +136,7 @@ fn on_link(observed: &Observed, device: InterfaceName, via: IpAddr) -> bool {
 }
 
 /// The next hops of the longest prefix, and of the lowest metric: of a route, or of an address's network.
-fn best_route(state: &State, target: IpAddr) -> Option<Vec<NextHop>> {
+fn best_route(state: &State, target: IpAddr) -> Option<NextHops> {
     let of_addresses = state.addresses.iter().filter_map(|(key, address)| {
         let net = address.network(key).filter(|_| address.peer.is_some())?;
         let hop = NextHop {
@@ -143,7 +145,7 @@ fn best_route(state: &State, target: IpAddr) -> Option<Vec<NextHop>> {
             weight: 1,
             onlink: false,
         };
-        Some((net, 0, vec![hop]))
+        Some((net, 0, NextHops::from_elem(hop, 1)))
     });
     let routes = state
         .routes
@@ -156,14 +158,14 @@ fn best_route(state: &State, target: IpAddr) -> Option<Vec<NextHop>> {
             | RouteType::Unreachable
             | RouteType::Prohibit
             | RouteType::Throw
-            | RouteType::Other => Vec::new(),
+            | RouteType::Other => NextHops::new(),
         };
         (key.to, key.metric, hops)
     });
     let candidates = of_addresses
         .chain(of_routes)
         .filter(|(net, ..)| net.contains(&target));
-    let (_, _, hops) = candidates.max_by_key(|(net, metric, _): &(IpNet, u32, Vec<NextHop>)| {
+    let (_, _, hops) = candidates.max_by_key(|(net, metric, _): &(IpNet, u32, NextHops)| {
         (net.prefix_len(), std::cmp::Reverse(*metric))
     })?;
     Some(hops).filter(|hops| !hops.is_empty())

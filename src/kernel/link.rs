@@ -30,13 +30,20 @@ const IPPROTO_ANY: u8 = 0;
 const IPPROTO_IPIP: u8 = 4;
 const IPPROTO_MPLS: u8 = 137;
 
-/// A device as it was read, with the options of a tunnel still undecoded: they name other devices by index.
-pub(super) struct RawLink<'a> {
+/// A device as it was read.
+pub(super) struct RawLink {
     pub(super) name: InterfaceName,
     pub(super) device: Device,
     /// Those that could be a device's name; an alternative one may be longer.
     pub(super) alternative_names: Vec<InterfaceName>,
-    data: Option<&'a [u8]>,
+    /// If it is a tunnel of a kind that this crate manages.
+    pub(super) tunnel: Option<RawTunnel>,
+}
+
+/// A tunnel whose underlay device, if it is bound to one, is still an index: the name may come later in a dump.
+pub(super) struct RawTunnel {
+    tunnel: Tunnel,
+    underlay: Option<u32>,
 }
 
 /// A request for every device. Without `counters` the kernel leaves the statistics out, most of each message.
@@ -61,7 +68,7 @@ pub(super) fn look_up(name: InterfaceName) -> RouteNetlinkMessage {
 }
 
 /// Reads a device.
-pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
+pub(super) fn decode(payload: &[u8]) -> Result<RawLink, Error> {
     let (header, attributes) = wire::split::<16>(payload)?;
     let (mut name, mut data) = (None, None);
     let mut alternative_names = Vec::new();
@@ -101,12 +108,42 @@ pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
         }
     }
     let name = name.ok_or_else(|| wire::malformed("a device without a name"))?;
+    let data = data.filter(|_| device.kind == "ipip");
+    let tunnel = data.map(|data| RawTunnel::new(&device, data)).transpose()?;
     Ok(RawLink {
         name,
         device,
         alternative_names,
-        data,
+        tunnel,
     })
+}
+
+impl RawTunnel {
+    fn new(device: &Device, data: &[u8]) -> Result<Self, Error> {
+        let (ipip, underlay) = decode_ipip(data)?;
+        let tunnel = Tunnel {
+            kind: Kind::Ipip(ipip),
+            mtu: device.mtu,
+            state: if device.up {
+                AdminState::Up
+            } else {
+                AdminState::Down
+            },
+            alias: device.alias.clone(),
+        };
+        Ok(Self { tunnel, underlay })
+    }
+
+    /// The tunnel, when the devices' names are known.
+    pub(super) fn named(self, name_of: impl Fn(u32) -> InterfaceName) -> Tunnel {
+        let Self {
+            mut tunnel,
+            underlay,
+        } = self;
+        let Kind::Ipip(ipip) = &mut tunnel.kind;
+        ipip.device = underlay.map(name_of);
+        tunnel
+    }
 }
 
 /// `struct rtnl_link_stats64`, as far as it is shown.
@@ -124,37 +161,9 @@ fn counters(value: &[u8]) -> Result<Counters, Error> {
     })
 }
 
-impl RawLink<'_> {
-    /// Whether the device is a tunnel of a kind that this crate manages.
-    pub(super) fn is_tunnel(&self) -> bool {
-        self.device.kind == "ipip" && self.data.is_some()
-    }
-
-    /// The options as bytes, to be decoded with [`tunnel`] when every device's index is known.
-    pub(super) fn data(&self) -> &[u8] {
-        self.data.unwrap_or_default()
-    }
-}
-
-/// A tunnel from its device and its undecoded options.
-pub(super) fn tunnel(
-    device: &Device,
-    data: &[u8],
-    name_of: impl Fn(u32) -> InterfaceName,
-) -> Result<Tunnel, Error> {
-    Ok(Tunnel {
-        kind: Kind::Ipip(decode_ipip(data, name_of)?),
-        mtu: device.mtu,
-        state: if device.up {
-            AdminState::Up
-        } else {
-            AdminState::Down
-        },
-        alias: device.alias.clone(),
-    })
-}
-
-fn decode_ipip(data: &[u8], name_of: impl Fn(u32) -> InterfaceName) -> Result<Ipip, Error> {
+/// The options of a tunnel but for the device that it is bound to, and that one's index.
+fn decode_ipip(data: &[u8]) -> Result<(Ipip, Option<u32>), Error> {
+    let mut underlay = None;
     let mut ipip = Ipip {
         pmtudisc: false,
         ..Ipip::default()
@@ -167,11 +176,7 @@ fn decode_ipip(data: &[u8], name_of: impl Fn(u32) -> InterfaceName) -> Result<Ip
     };
     for attribute in wire::attributes(data) {
         match attribute? {
-            (1, value) => {
-                ipip.device = Some(wire::u32(value)?)
-                    .filter(|&index| index != 0)
-                    .map(&name_of)
-            }
+            (1, value) => underlay = Some(wire::u32(value)?).filter(|&index| index != 0),
             (2, value) => ipip.local = endpoint(value)?,
             (3, value) => ipip.remote = endpoint(value)?,
             (4, value) => ipip.ttl = Ttl(wire::u8(value)?),
@@ -197,7 +202,7 @@ fn decode_ipip(data: &[u8], name_of: impl Fn(u32) -> InterfaceName) -> Result<Ip
         }
     }
     ipip.encap = Some(encap).filter(|encap| encap.kind != 0);
-    Ok(ipip)
+    Ok((ipip, underlay))
 }
 
 fn endpoint(value: &[u8]) -> Result<Option<Ipv4Addr>, Error> {

@@ -11,7 +11,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
 use super::{Error, Indices, wire};
-use crate::state::{InterfaceName, NextHop, Path, Route, RouteKey, RouteType, Scope};
+use crate::state::{InterfaceName, NextHop, NextHops, Path, Route, RouteKey, RouteType, Scope};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -103,7 +103,7 @@ pub(super) fn decode(
         src: None,
         mtu: None,
         advmss: None,
-        nexthops: Vec::new(),
+        nexthops: NextHops::new(),
         other_attributes: false,
     };
     for attribute in wire::attributes(attributes) {

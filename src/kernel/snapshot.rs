@@ -7,7 +7,7 @@ use super::route::Family;
 use super::socket::Channel;
 use super::{Error, Indices, address, link, route};
 use crate::plan::Scope;
-use crate::state::{Device, InterfaceName, Observed};
+use crate::state::{Address, AddressKey, Device, InterfaceName, Observed, Route, RouteKey};
 
 /// What a snapshot shall hold.
 #[derive(Debug, Clone)]
@@ -96,41 +96,40 @@ fn names(observed: &Observed) -> Names {
         .collect()
 }
 
-/// Devices as they are read, before the index of each is known.
+/// Devices as they are read, before the index of each is known. A map that is made of a list is half as large as one that
+/// is filled one by one.
 #[derive(Default)]
 struct Links {
-    devices: BTreeMap<InterfaceName, Device>,
-    tunnels: Vec<(InterfaceName, Vec<u8>)>,
+    devices: Vec<(InterfaceName, Device)>,
+    tunnels: Vec<(InterfaceName, link::RawTunnel)>,
     alternative_names: BTreeMap<InterfaceName, InterfaceName>,
 }
 
 impl Links {
     fn read(&mut self, payload: &[u8]) -> Result<(), Error> {
         let raw = link::decode(payload)?;
-        if raw.is_tunnel() {
-            self.tunnels.push((raw.name, raw.data().to_vec()));
-        }
+        self.tunnels
+            .extend(raw.tunnel.map(|tunnel| (raw.name, tunnel)));
         let others = raw.alternative_names.into_iter();
         self.alternative_names
             .extend(others.map(|other| (other, raw.name)));
-        self.devices.insert(raw.name, raw.device);
+        self.devices.push((raw.name, raw.device));
         Ok(())
     }
 
-    fn enter(mut self, observed: &mut Observed) -> Result<Names, Error> {
-        observed.devices.append(&mut self.devices);
+    fn enter(mut self, observed: &mut Observed) -> Names {
+        observed
+            .devices
+            .append(&mut self.devices.into_iter().collect());
         observed
             .alternative_names
             .append(&mut self.alternative_names);
         let names = names(observed);
         let name_of = |index| names.get(&index).copied().unwrap_or_else(|| gone(index));
-        for (name, data) in self.tunnels {
-            if let Some(device) = observed.devices.get(&name) {
-                let tunnel = link::tunnel(device, &data, name_of)?;
-                observed.state.tunnels.insert(name, tunnel);
-            }
-        }
-        Ok(names)
+        let tunnels = self.tunnels.into_iter();
+        let tunnels = tunnels.map(|(name, tunnel)| (name, tunnel.named(name_of)));
+        observed.state.tunnels.append(&mut tunnels.collect());
+        names
     }
 }
 
@@ -142,7 +141,7 @@ fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Resu
     observed.devices.clear();
     observed.alternative_names.clear();
     observed.state.tunnels.clear();
-    links.enter(observed)
+    Ok(links.enter(observed))
 }
 
 fn links_again(
@@ -160,7 +159,7 @@ fn links_again(
     observed
         .alternative_names
         .retain(|_, device| !devices.contains(device));
-    links.enter(observed)
+    Ok(links.enter(observed))
 }
 
 /// A name for a device that a tunnel is bound to and that is gone. It holds a character that no real name has.
@@ -170,27 +169,32 @@ fn gone(index: u32) -> InterfaceName {
         .unwrap_or_else(|| unreachable!("1 to 15 bytes"))
 }
 
+#[derive(Default)]
+struct Addresses {
+    all: Vec<(AddressKey, Address)>,
+    secondaries: BTreeSet<AddressKey>,
+    ipv4_order: Vec<AddressKey>,
+}
+
 fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> Result<(), Error> {
     let name_of = |index| names.get(&index).copied();
-    let seen = channel.dump(
-        &address::dump(),
-        |seen: &mut Vec<address::RawAddress>, _, payload| {
-            seen.extend(address::decode(payload, name_of)?);
-            Ok(())
-        },
-    )?;
-    observed.state.addresses.clear();
-    observed.secondaries.clear();
-    observed.ipv4_order.clear();
-    for raw in seen {
+    let request = address::dump();
+    let seen = channel.dump(&request, |seen: &mut Addresses, _, payload| {
+        let Some(raw) = address::decode(payload, name_of)? else {
+            return Ok(());
+        };
         if raw.secondary {
-            observed.secondaries.insert(raw.key);
+            seen.secondaries.insert(raw.key);
         }
         if raw.key.local.is_ipv4() {
-            observed.ipv4_order.push(raw.key);
+            seen.ipv4_order.push(raw.key);
         }
-        observed.state.addresses.insert(raw.key, raw.address);
-    }
+        seen.all.push((raw.key, raw.address));
+        Ok(())
+    })?;
+    observed.state.addresses = seen.all.into_iter().collect();
+    observed.secondaries = seen.secondaries;
+    observed.ipv4_order = seen.ipv4_order;
     Ok(())
 }
 
@@ -201,50 +205,52 @@ fn routes(
     extent: &Extent,
 ) -> Result<(), Error> {
     observed.all_routes = extent.protocol.is_none();
+    // Their memory is needed again.
     observed.state.routes.clear();
-    observed.duplicate_routes.clear();
-    [Family::V4, Family::V6]
-        .into_iter()
-        .try_for_each(|family| routes_of(channel, observed, names, family, extent))
+    let mut seen = routes_of(channel, names, Family::V4, extent)?;
+    let ipv6 = routes_of(channel, names, Family::V6, extent)?;
+    seen.reserve_exact(ipv6.len());
+    seen.extend(ipv6);
+    seen.sort_by_key(|(key, _)| *key);
+    observed.duplicate_routes = duplicates(&mut seen, extent.own_protocol);
+    observed.state.routes = seen.into_iter().collect();
+    Ok(())
 }
 
 fn routes_of(
     channel: &mut Channel,
-    observed: &mut Observed,
     names: &Names,
     family: Family,
     extent: &Extent,
-) -> Result<(), Error> {
+) -> Result<Vec<(RouteKey, Route)>, Error> {
     let name_of = |index| names.get(&index).copied();
     let filter = extent.protocol.filter(|_| channel.filters_dumps());
-    let seen = channel.dump(
-        &route::dump(family, filter),
-        |seen: &mut Vec<_>, _, payload| {
-            let decoded = route::decode(payload, family, name_of)?;
-            seen.extend(decoded.filter(|(_, route)| {
-                extent
-                    .protocol
-                    .is_none_or(|wanted| route.protocol == wanted)
-            }));
-            Ok(())
-        },
-    )?;
-    for (key, mut route) in seen {
-        match observed.state.routes.entry(key) {
-            std::collections::btree_map::Entry::Vacant(slot) => {
-                slot.insert(route);
+    let request = route::dump(family, filter);
+    channel.dump(&request, |seen: &mut Vec<_>, _, payload| {
+        let decoded = route::decode(payload, family, name_of)?;
+        seen.extend(decoded.filter(|(_, route)| {
+            extent
+                .protocol
+                .is_none_or(|wanted| route.protocol == wanted)
+        }));
+        Ok(())
+    })
+}
+
+/// Takes out of sorted routes all but one of each key: one of ours, else the first, stays.
+fn duplicates(routes: &mut Vec<(RouteKey, Route)>, own_protocol: u8) -> Vec<(RouteKey, Route)> {
+    let mut duplicates = Vec::new();
+    routes.dedup_by(|(key, route), (stays_key, stays)| {
+        let same = key == stays_key;
+        if same {
+            if stays.protocol != own_protocol && route.protocol == own_protocol {
+                std::mem::swap(route, stays);
             }
-            std::collections::btree_map::Entry::Occupied(mut slot) => {
-                if slot.get().protocol != extent.own_protocol
-                    && route.protocol == extent.own_protocol
-                {
-                    std::mem::swap(slot.get_mut(), &mut route);
-                }
-                observed.duplicate_routes.push((key, route));
-            }
+            duplicates.push((*key, route.clone()));
         }
-    }
-    Ok(())
+        same
+    });
+    duplicates
 }
 
 fn paths(

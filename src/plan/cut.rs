@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use smallvec::smallvec;
+
 use super::model::Model;
 use super::{Change, Cut, Delta, Plan};
 use crate::state::{
-    Address, AddressKey, InterfaceName, MAIN_TABLE, NextHop, Observed, Route, RouteKey, RouteType,
-    State, Tunnel, prefixes,
+    Address, AddressKey, InterfaceName, MAIN_TABLE, NextHop, NextHops, Observed, Route, RouteKey,
+    RouteType, State, Tunnel, prefixes,
 };
 
 /// Whether changes may touch the way to one of the addresses, so that it's worth to know every route.
@@ -85,7 +87,7 @@ fn leads_elsewhere(delta: &Delta<Tunnel>) -> bool {
 
 /// Where packets leave by: a route, or an address's network.
 #[derive(PartialEq, Eq)]
-struct Way(Vec<NextHop>);
+struct Way(NextHops);
 
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -114,7 +116,7 @@ fn way(state: &State, table: u32, ward: IpAddr) -> Option<Way> {
         {
             (route.kind == RouteType::Unicast).then(|| Way(route.nexthops.clone()))
         }
-        (_, Some((_, device))) => Some(Way(vec![NextHop {
+        (_, Some((_, device))) => Some(Way(smallvec![NextHop {
             via: None,
             device: Some(device),
             weight: 1,

@@ -88,12 +88,10 @@ fn drives_terminal(c: char) -> bool {
 impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = String::from_utf8_lossy(self.as_bytes());
-        f.pad(
-            &name
-                .chars()
-                .map(|c| if drives_terminal(c) { '\u{fffd}' } else { c })
-                .collect::<String>(),
-        )
+        if !name.contains(drives_terminal) {
+            return f.pad(&name);
+        }
+        f.pad(&name.replace(drives_terminal, "\u{fffd}"))
     }
 }
 

@@ -19,7 +19,9 @@ pub use address::{Address, AddressKey, Lifetime};
 pub use interface::{InterfaceName, InvalidName};
 pub use observed::{Counters, Device, Observed, Path};
 pub(crate) use route::prefixes;
-pub use route::{IPV6_DEFAULT_METRIC, MAIN_TABLE, NextHop, Route, RouteKey, RouteType, Scope};
+pub use route::{
+    IPV6_DEFAULT_METRIC, MAIN_TABLE, NextHop, NextHops, Route, RouteKey, RouteType, Scope,
+};
 pub use tunnel::{AdminState, Encap, Endpoints, Ipip, Kind, Mode, Tos, Ttl, Tunnel};
 pub use unmet::{Desired, Unmet};
 

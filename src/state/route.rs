@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
+use smallvec::SmallVec;
 
 use super::InterfaceName;
 
@@ -64,11 +65,14 @@ pub struct Route {
     /// TCP maximum segment size to advertise, bytes; null: from the MTU.
     pub advmss: Option<u32>,
     /// Where packets go; empty for a type that drops them. Sorted.
-    pub nexthops: Vec<NextHop>,
+    pub nexthops: NextHops,
     /// The route carries attributes that are not modelled here (a next hop object, an encapsulation, realms, other
     /// metrics). Only ever observed.
     pub other_attributes: bool,
 }
+
+/// The ways out of a route. Nearly every one has a single way: that one needs no memory of its own.
+pub type NextHops = SmallVec<[NextHop; 1]>;
 
 /// One way out of a route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

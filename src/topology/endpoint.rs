@@ -13,7 +13,7 @@ use super::scalar::Word;
 use crate::state::InterfaceName;
 
 /// One end of an ipip tunnel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Endpoint {
     /// `any`: what the absence of the key means too.
     Any,

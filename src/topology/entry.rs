@@ -1,5 +1,6 @@
 //! The entries of a topology's lists: addresses and routes, which may be written as one word.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -231,43 +232,74 @@ impl std::ops::Deref for Hops<'_> {
     }
 }
 
-/// Routes as they are written. A copy of them costs nothing until it's changed: there may be a million.
+/// Routes as they are written.
+pub type Routes = Shared<Vec<Short<Route>>>;
+
+/// What there may be a million of. A copy costs nothing until it's changed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Routes(Arc<Vec<Short<Route>>>);
+pub struct Shared<T>(Arc<T>);
 
-impl std::ops::Deref for Routes {
-    type Target = Vec<Short<Route>>;
+impl<T> std::ops::Deref for Shared<T> {
+    type Target = T;
 
-    fn deref(&self) -> &Vec<Short<Route>> {
+    fn deref(&self) -> &T {
         &self.0
     }
 }
 
-impl std::ops::DerefMut for Routes {
-    fn deref_mut(&mut self) -> &mut Vec<Short<Route>> {
+impl<T: Clone> std::ops::DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut T {
         Arc::make_mut(&mut self.0)
     }
 }
 
-impl FromIterator<Short<Route>> for Routes {
-    fn from_iter<I: IntoIterator<Item = Short<Route>>>(routes: I) -> Self {
-        Self(Arc::new(routes.into_iter().collect()))
+impl<'a, T> IntoIterator for &'a Shared<T>
+where
+    &'a T: IntoIterator,
+{
+    type Item = <&'a T as IntoIterator>::Item;
+    type IntoIter = <&'a T as IntoIterator>::IntoIter;
+
+    fn into_iter(self) -> Self::IntoIter {
+        (&*self.0).into_iter()
     }
 }
 
-impl Serialize for Routes {
+impl<A, T: FromIterator<A>> FromIterator<A> for Shared<T> {
+    fn from_iter<I: IntoIterator<Item = A>>(items: I) -> Self {
+        Self(Arc::new(items.into_iter().collect()))
+    }
+}
+
+impl<T: Serialize> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Routes {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Shared<Vec<T>> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut routes = Vec::deserialize(deserializer)?;
-        // A list that grows by doubling has room for as many more.
-        routes.shrink_to_fit();
-        Ok(Self(Arc::new(routes)))
+        Ok(Self(Arc::new(no_larger(deserializer)?)))
     }
+}
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de>
+    for Shared<BTreeMap<K, V>>
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Arc::new(BTreeMap::deserialize(deserializer)?)))
+    }
+}
+
+/// A list that grows by doubling has room for as many more, and a short one for four.
+pub(super) fn no_larger<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let mut list = Vec::deserialize(deserializer)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 /// An entry that may be written as one word: its address or destination alone.

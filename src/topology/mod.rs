@@ -25,7 +25,7 @@ use crate::source::{self, Content, Lost, Path, Problem, Problems, Segment, Sever
 use crate::state::{AdminState, InterfaceName, Mode, Tos, Ttl};
 pub use endpoint::Endpoint;
 use entry::FromWord;
-pub use entry::{Address, Hops, NextHop, Route, Routes, Short};
+pub use entry::{Address, Hops, NextHop, Route, Routes, Shared, Short};
 pub use fleet::{Links, Members, Mesh, Node, Style, Subnet, Underlay};
 pub use host::{Host, PeerRoute, Silent, Way};
 pub use mesh::{Fleet, Graph};
@@ -56,8 +56,9 @@ pub struct Topology {
     #[schemars(schema_with = "schema::defaults")]
     pub defaults: Tunnel,
     /// Tunnels by the name of their device.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tunnels: BTreeMap<InterfaceName, Tunnel>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(with = "BTreeMap<InterfaceName, Tunnel>")]
+    pub tunnels: Shared<BTreeMap<InterfaceName, Tunnel>>,
     /// Addresses on devices that are not ours, by the device's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub addresses: BTreeMap<InterfaceName, Vec<Short<Address>>>,
@@ -115,7 +116,11 @@ pub struct Tunnel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
     /// Addresses of the tunnel device.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "entry::no_larger",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub addresses: Vec<Short<Address>>,
     /// Routes through the tunnel.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -151,7 +156,7 @@ impl Topology {
             name,
             route_protocol,
             defaults: Tunnel::default(),
-            tunnels: BTreeMap::new(),
+            tunnels: Shared::default(),
             addresses: BTreeMap::new(),
             routes: Routes::default(),
             nodes: BTreeMap::new(),

@@ -154,7 +154,7 @@ impl Owner {
 
     /// A tunnel's alias under this owner.
     pub fn alias(&self) -> String {
-        format!("{}{}", Self::PREFIX, self.0)
+        [Self::PREFIX, &self.0].concat()
     }
 
     /// The owner that an alias names, if it names one.

@@ -1,11 +1,10 @@
 //! The rules of addresses.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{Check, never_an_address, tunnel_path};
+use super::{Check, given_twice, never_an_address, tunnel_path};
 use crate::source::Path;
 use crate::state::{AddressKey, InterfaceName};
 use crate::topology::{Address, Short};
@@ -20,6 +19,10 @@ pub(super) struct Written<'a> {
 }
 
 impl Written<'_> {
+    fn key(&self) -> AddressKey {
+        self.address.key(self.device)
+    }
+
     fn path(&self) -> Path {
         let list = if self.on_tunnel {
             tunnel_path(self.device).key("addresses")
@@ -51,14 +54,15 @@ impl<'a> Check<'a> {
     }
 
     pub(super) fn addresses(&mut self) {
-        let mut seen: HashMap<AddressKey, Written> = HashMap::new();
         for written in self.written_addresses() {
             self.address(&written);
-            let key = written.address.key(written.device);
-            if let Some(first) = seen.insert(key, written) {
-                let message = format!("address {key} is given twice");
-                self.duplicate(&written.path(), &first.path(), message);
-            }
+        }
+        let keyed = self
+            .written_addresses()
+            .map(|written| (written.key(), written));
+        for (first, again) in given_twice(keyed.collect()) {
+            let message = format!("address {} is given twice", again.key());
+            self.duplicate(&again.path(), &first.path(), message);
         }
         self.lists_of_tunnels();
     }
@@ -76,13 +80,14 @@ impl<'a> Check<'a> {
 
     fn address(&mut self, written: &Written) {
         let Address { address, peer, .. } = written.address;
-        let path = written.path();
-        for (path, ip) in [
-            (path.clone(), Some(address.net.addr())),
-            (path.key("peer"), written.address.peer()),
-        ] {
-            let Some(ip) = ip else { continue };
-            if let Some(kind) = never_an_address(ip) {
+        let ends = [
+            (None, Some(address.net.addr())),
+            (Some("peer"), written.address.peer()),
+        ];
+        for (key, ip) in ends {
+            if let Some((ip, kind)) = ip.and_then(|ip| Some((ip, never_an_address(ip)?))) {
+                let path = written.path();
+                let path = key.map_or(path.clone(), |key| path.key(key));
                 let message = format!("{ip} is {kind} address: no interface can have it");
                 self.error(&path, message);
             }

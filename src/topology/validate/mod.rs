@@ -10,7 +10,7 @@ mod reach;
 mod routes;
 mod view;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
@@ -147,8 +147,8 @@ impl Check<'_> {
     }
 
     /// Where a tunnel's option is written: at the tunnel, or among the defaults.
-    fn option(&self, tunnel: &Path, key: &str) -> Path {
-        let own = tunnel.key(key);
+    fn option(&self, tunnel: InterfaceName, key: &str) -> Path {
+        let own = tunnel_path(tunnel).key(key);
         let default = Path::default().key("defaults").key(key);
         let written = |path: &Path| self.root.find(&self.view.place(path, self.root)).is_some();
         if !written(&own) && written(&default) {
@@ -169,14 +169,10 @@ impl Check<'_> {
 
     /// Whether a tunnel's `keys` are as the file has them. A lost key that looks like one of them may be meant for it.
     fn knows(&self, tunnel: InterfaceName, keys: &[&str]) -> bool {
-        let name = tunnel.to_string();
         !self.lacks(|path, _| match path {
-            [
-                Segment::Key(top),
-                Segment::Key(tunnel),
-                Segment::Key(key),
-                ..,
-            ] => top == "tunnels" && *tunnel == name && looks_like(key, keys),
+            [Segment::Key(top), Segment::Key(of), Segment::Key(key), ..] => {
+                top == "tunnels" && of.as_bytes() == tunnel.as_bytes() && looks_like(key, keys)
+            }
             [Segment::Key(top), Segment::Key(key)] => top == "defaults" && looks_like(key, keys),
             _ => false,
         })
@@ -211,48 +207,58 @@ impl Check<'_> {
     fn tunnels(&mut self) {
         let topology = self.topology;
         let broadcasts = self.broadcasts();
-        let mut endpoints = HashMap::new();
-        for (name, tunnel) in &topology.tunnels {
-            let path = tunnel_path(*name);
+        for (&name, tunnel) in &topology.tunnels {
             let options = topology.tunnel(tunnel);
-            self.name(&path, *name);
-            self.ends(&path, &options, &broadcasts);
-            self.path_mtu_discovery(&path, *name, &options);
-            self.underlay_device(&path, *name, &options);
-            let end = |field: fn(&Tunnel) -> &Option<Endpoint>| {
-                let end = options.get(field).filter(|end| *end != Endpoint::Any);
-                end.map(|end| format!("{end:?}"))
-            };
-            let ends = (
-                (end(|t| &t.local), end(|t| &t.remote)),
-                options.get(|t| &t.device),
-            );
-            if !self.knows(*name, &["local", "remote", "device"]) {
-                // What was lost may tell this tunnel apart.
-            } else if ends == ((None, None), None) {
-                let message = "neither `local` nor `remote` nor `device`: the kernel's own tunl0 has these endpoints already";
-                self.error(&path, message).help =
-                    Some("set `local` for a multipoint tunnel".into());
-            } else if self.view.is_sample(*name) {
-                // The fleet's rules know the others as well.
-            } else if let Some(first) = endpoints.insert(ends, *name)
-                && !(self.view.is_of_mesh(first) && self.view.is_of_mesh(*name))
-            {
-                let message = "two tunnels with the same (local, remote, device): the kernel could not tell their packets apart";
-                self.duplicate(&path, &tunnel_path(first), message.into())
-                    .help = Some("give one of them another `local`, `remote` or `device`".into());
-            }
-            if self.is_down(*name) && !tunnel.routes.is_empty() {
+            self.name(name);
+            self.ends(name, &options, &broadcasts);
+            self.path_mtu_discovery(name, &options);
+            self.underlay_device(name, &options);
+            if self.is_down(name) && !tunnel.routes.is_empty() {
                 self.warning(
-                    &path.key("routes"),
+                    &tunnel_path(name).key("routes"),
                     "the tunnel is down, so its routes are held back: the kernel refuses them",
                 );
             }
-            self.ipv6_below_its_mtu(&path, tunnel, &options);
+            self.ipv6_below_its_mtu(name, tunnel, &options);
+        }
+        self.endpoints();
+    }
+
+    fn endpoints(&mut self) {
+        let topology = self.topology;
+        let mut known = Vec::new();
+        for (&name, tunnel) in &topology.tunnels {
+            let options = topology.tunnel(tunnel);
+            let end = |field: fn(&Tunnel) -> &Option<Endpoint>| {
+                options.get(field).filter(|end| *end != Endpoint::Any)
+            };
+            let ends = (
+                end(|t| &t.local),
+                end(|t| &t.remote),
+                options.get(|t| &t.device),
+            );
+            if !self.knows(name, &["local", "remote", "device"]) {
+                // What was lost may tell this tunnel apart.
+            } else if ends == (None, None, None) {
+                let message = "neither `local` nor `remote` nor `device`: the kernel's own tunl0 has these endpoints already";
+                self.error(&tunnel_path(name), message).help =
+                    Some("set `local` for a multipoint tunnel".into());
+            } else if !self.view.is_sample(name) {
+                // Of a sample's others the fleet's rules know as well.
+                known.push((ends, name));
+            }
+        }
+        for (first, again) in given_twice(known) {
+            if self.view.is_of_mesh(first) && self.view.is_of_mesh(again) {
+                continue;
+            }
+            let message = "two tunnels with the same (local, remote, device): the kernel could not tell their packets apart";
+            self.duplicate(&tunnel_path(again), &tunnel_path(first), message.into())
+                .help = Some("give one of them another `local`, `remote` or `device`".into());
         }
     }
 
-    fn name(&mut self, path: &Path, name: InterfaceName) {
+    fn name(&mut self, name: InterfaceName) {
         let is = |other: &&str| name.as_bytes() == other.as_bytes();
         let message = if KERNEL_DEVICES.iter().any(is) {
             format!("{name} is the kernel's own device and can't be a tunnel of ours")
@@ -263,14 +269,15 @@ impl Check<'_> {
         } else {
             return;
         };
-        self.error(path, message).help = Some("choose another name, such as tun1".into());
+        self.error(&tunnel_path(name), message).help =
+            Some("choose another name, such as tun1".into());
     }
 
-    fn ends(&mut self, path: &Path, options: &Effective, broadcasts: &HashSet<Ipv4Addr>) {
+    fn ends(&mut self, name: InterfaceName, options: &Effective, broadcasts: &HashSet<Ipv4Addr>) {
         let (local, remote) = ends(options);
         if let Some(Endpoint::Device(device)) = options.get(|t| &t.remote) {
             self.error(
-                &self.option(path, "remote"),
+                &self.option(name, "remote"),
                 format!(
                     "`remote` is the other host's address, and {device} is a device of this one"
                 ),
@@ -281,14 +288,14 @@ impl Check<'_> {
             let kind = unusable(end).or(broadcasts.contains(&end).then_some("a broadcast"));
             if let Some(kind) = kind {
                 self.error(
-                    &self.option(path, key),
+                    &self.option(name, key),
                     format!("{end} is {kind} address: a tunnel's end is one host"),
                 );
             }
         }
         if let Some(local) = local.filter(|_| local == remote) {
             self.error(
-                &self.option(path, "remote"),
+                &self.option(name, "remote"),
                 format!(
                     "`local` and `remote` are both {local}: the tunnel would end where it starts"
                 ),
@@ -307,7 +314,7 @@ impl Check<'_> {
             .collect()
     }
 
-    fn path_mtu_discovery(&mut self, path: &Path, name: InterfaceName, options: &Effective) {
+    fn path_mtu_discovery(&mut self, name: InterfaceName, options: &Effective) {
         let fixed_ttl = options
             .get(|t| &t.ttl)
             .is_some_and(|ttl| ttl != Ttl::INHERIT);
@@ -316,23 +323,23 @@ impl Check<'_> {
             && options.get(|t| &t.pmtudisc) == Some(false)
         {
             self.error(
-                &self.option(path, "pmtudisc"),
+                &self.option(name, "pmtudisc"),
                 "`pmtudisc: false` with a fixed `ttl`: the kernel would turn path MTU discovery on again",
             )
             .help = Some("set `ttl: inherit`, or leave `pmtudisc` out".into());
         }
     }
 
-    fn underlay_device(&mut self, path: &Path, name: InterfaceName, options: &Effective) {
+    fn underlay_device(&mut self, name: InterfaceName, options: &Effective) {
         if options.get(|t| &t.device) == Some(name) {
             self.error(
-                &self.option(path, "device"),
+                &self.option(name, "device"),
                 "a tunnel can't be its own underlay device",
             );
         }
     }
 
-    fn ipv6_below_its_mtu(&mut self, path: &Path, tunnel: &Tunnel, options: &Effective) {
+    fn ipv6_below_its_mtu(&mut self, name: InterfaceName, tunnel: &Tunnel, options: &Effective) {
         let Some(Mtu::Bytes(mtu @ ..IPV6_MIN_MTU)) = options.get(|t| &t.mtu) else {
             return;
         };
@@ -347,7 +354,7 @@ impl Check<'_> {
         for (key, index) in found {
             if let Some(index) = index {
                 self.error(
-                    &path.key(key).index(index),
+                    &tunnel_path(name).key(key).index(index),
                     format!("IPv6 needs an MTU of {IPV6_MIN_MTU}: with {mtu} the kernel takes it off the device"),
                 );
             }
@@ -357,6 +364,13 @@ impl Check<'_> {
 
 fn tunnel_path(name: InterfaceName) -> Path {
     Path::default().key("tunnels").key(name)
+}
+
+/// Each that has the key of an earlier one, with the last such.
+fn given_twice<K: Ord, V: Copy>(mut list: Vec<(K, V)>) -> Vec<(V, V)> {
+    list.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let pairs = list.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    pairs.map(|pair| (pair[0].1, pair[1].1)).collect()
 }
 
 fn ends(options: &Effective) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::routes::Written;
-use super::{Check, ends, looks_like, tunnel_path};
+use super::{Check, ends, looks_like};
 use crate::source::{Path, Segment};
 use crate::state::{InterfaceName, MAIN_TABLE};
 use crate::topology::scalar::prefix;
@@ -131,7 +131,7 @@ impl<'a> Check<'a> {
             let help = format!(
                 "route {remote}/32 by way of the underlay (`{{to: {remote}/32, via: …, device: eth0}}` in the top-level `routes`), or set this tunnel's `device` to the underlay's"
             );
-            let path = self.option(&tunnel_path(*name), "remote");
+            let path = self.option(*name, "remote");
             self.error(&path, message).help = Some(help);
         }
     }

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Check, IPV6_MIN_MTU, never_an_address, tunnel_path};
+use super::{Check, IPV6_MIN_MTU, given_twice, never_an_address, tunnel_path};
 use crate::source::Path;
-use crate::state::{InterfaceName, RouteKey, RouteType, Scope};
+use crate::state::{InterfaceName, RouteType, Scope};
 use crate::topology::{Destination, Endpoint, Ip, NextHop, Route};
 
 /// The kernel cuts a route's MTU down to this (`ip_metrics_convert` in `net/ipv4/metrics.c`).
@@ -95,16 +95,14 @@ impl<'a> Check<'a> {
         if keys().is_sorted_by(|one, next| one < next) {
             return Vec::new();
         }
-        let mut places: Vec<(RouteKey, usize)> = keys().zip(0..).collect();
-        places.sort_unstable();
-        let same = |pair: &&[(RouteKey, usize)]| pair[0].0 == pair[1].0;
-        let mut pairs = places.windows(2).filter(same).peekable();
-        if pairs.peek().is_none() {
+        let pairs = given_twice(keys().zip(0_usize..).collect());
+        if pairs.is_empty() {
             return Vec::new();
         }
         let routes: Vec<Written> = self.written_routes().collect();
         pairs
-            .map(|pair| (routes[pair[0].1], routes[pair[1].1]))
+            .into_iter()
+            .map(|(first, again)| (routes[first], routes[again]))
             .collect()
     }
 

@@ -156,28 +156,28 @@ impl<'a> Check<'a> {
 
     fn ends_that_are_nodes(&self) -> Vec<Named<'a>> {
         let mut named = Vec::new();
-        let mut tunnel = |path: Path, tunnel: &'a Tunnel| {
+        let mut tunnel = |path: &dyn Fn() -> Path, tunnel: &'a Tunnel| {
             let ends = [
                 ("local", &tunnel.local, Role::Local),
                 ("remote", &tunnel.remote, Role::Remote),
             ];
             for (key, end, role) in ends {
                 if let Some(Endpoint::Node(name)) = end {
-                    let path = path.key(key);
+                    let path = path().key(key);
                     named.push(Named { path, name, role });
                 }
             }
         };
         let topology = self.fleet.topology;
-        tunnel(Path::default().key("defaults"), &topology.defaults);
+        tunnel(&|| Path::default().key("defaults"), &topology.defaults);
         for (name, shared) in &topology.tunnels {
-            tunnel(Path::default().key("tunnels").key(name), shared);
+            tunnel(&|| Path::default().key("tunnels").key(name), shared);
         }
         for (name, node) in &topology.nodes {
             let path = top("nodes", name);
-            tunnel(path.key("defaults"), &node.defaults);
+            tunnel(&|| path.key("defaults"), &node.defaults);
             for (device, own) in &node.tunnels {
-                tunnel(path.key("tunnels").key(device), own);
+                tunnel(&|| path.key("tunnels").key(device), own);
             }
         }
         named

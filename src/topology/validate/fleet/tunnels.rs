@@ -43,10 +43,14 @@ impl<'a> Check<'a> {
         let topology = self.fleet.topology;
         let shared = Path::default().key("tunnels");
         for &name in topology.tunnels.keys() {
-            self.derived(name, &shared.key(name), |graph, peer| match peer {
-                None => graph.members.first().copied(),
-                Some(peer) => graph.first_neighbour(peer),
-            });
+            self.derived(
+                name,
+                || shared.key(name),
+                |graph, peer| match peer {
+                    None => graph.members.first().copied(),
+                    Some(peer) => graph.first_neighbour(peer),
+                },
+            );
         }
         for number in 0..self.fleet.nodes.len() {
             for &name in self.fleet.nodes[number].tunnels.keys() {
@@ -56,10 +60,15 @@ impl<'a> Check<'a> {
                     let help = "give it another name, or delete one of the two";
                     self.clash(&path, &shared.key(name), &message, help);
                 }
-                self.derived(name, &path, |graph, peer| {
-                    let makes = peer.map_or(graph.has(number), |peer| graph.joins(number, peer));
-                    makes.then_some(number)
-                });
+                self.derived(
+                    name,
+                    || path.clone(),
+                    |graph, peer| {
+                        let makes =
+                            peer.map_or(graph.has(number), |peer| graph.joins(number, peer));
+                        makes.then_some(number)
+                    },
+                );
             }
         }
     }
@@ -68,7 +77,7 @@ impl<'a> Check<'a> {
     fn derived(
         &mut self,
         name: InterfaceName,
-        path: &Path,
+        path: impl Fn() -> Path,
         holder: impl Fn(&Graph, Option<usize>) -> Option<usize>,
     ) {
         let fleet = self.fleet;
@@ -88,7 +97,7 @@ impl<'a> Check<'a> {
                 );
                 let help = "give the tunnel another name, or the mesh another `interface`";
                 self.relate(
-                    path,
+                    &path(),
                     Severity::Error,
                     &message,
                     &top("meshes", graph.name),
