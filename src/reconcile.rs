@@ -32,12 +32,13 @@ pub trait Witness {
         let _ = look;
     }
 
-    /// Learns what is about to be touched, as it is, and all that was touched before.
+    /// Learns what is about to be touched, as it is, and all that was touched before; and whether a process that is killed
+    /// may leave some of it done and some not.
     ///
     /// # Errors
     /// [`Error::NoWayBack`]: then nothing more is touched.
-    fn will_touch(&mut self, undo: &Undo) -> Result<(), Error> {
-        let _ = undo;
+    fn will_touch(&mut self, undo: &Undo, may_stop_halfway: bool) -> Result<(), Error> {
+        let _ = (undo, may_stop_halfway);
         Ok(())
     }
 }
@@ -393,7 +394,8 @@ impl<'a> Run<'a> {
                 "carrying out"
             );
             self.undo.note(&found.plan, &found.observed);
-            witness.will_touch(&self.undo)?;
+            let may_stop_halfway = self.touched || !found.plan.is_indivisible();
+            witness.will_touch(&self.undo, may_stop_halfway)?;
             self.touched = true;
             let outcomes = kernel.execute(&found.plan, &found.observed, self.on_refusal)?;
             let round = Round {

@@ -105,12 +105,16 @@ impl Witness for Stand<'_> {
         }
     }
 
-    fn will_touch(&mut self, undo: &Undo) -> std::result::Result<(), reconcile::Error> {
+    fn will_touch(
+        &mut self,
+        undo: &Undo,
+        may_stop_halfway: bool,
+    ) -> std::result::Result<(), reconcile::Error> {
         let no_way_back = |error: trial::Error| reconcile::Error::NoWayBack(error.into());
         let netns = self.options.netns.name();
         let Some(within) = self.options.confirm_within else {
             self.dismiss();
-            if self.on_refusal == OnRefusal::Stop {
+            if self.on_refusal == OnRefusal::Stop && may_stop_halfway {
                 let heir = Heir::leave(netns, self.terms, undo).map_err(no_way_back)?;
                 self.heir = Some(heir);
             }

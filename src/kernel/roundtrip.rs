@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use allocation_counter::measure;
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -9,6 +10,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::route::Family;
 use super::{Indices, address, link, route};
@@ -249,5 +252,23 @@ proptest! {
             let _ = address::decode(&bytes, name_of);
             let _ = link::decode(&bytes);
         }
+    }
+}
+
+/// There may be a million of them.
+#[test]
+fn reading_a_route_allocates_nothing() {
+    let mut runner = TestRunner::deterministic();
+    let name: InterfaceName = "tun1".parse().unwrap();
+    for _ in 0..200 {
+        let (key, route) = any_route().new_tree(&mut runner).unwrap().current();
+        let bytes = payload(&route::put(&key, &route, &indices(), true).unwrap().message);
+        let family = match key.to {
+            IpNet::V4(_) => Family::V4,
+            IpNet::V6(_) => Family::V6,
+        };
+        let found = measure(|| drop(route::decode(&bytes, family, |_| Some(name)).unwrap()));
+        let several = route.nexthops.len() > 1;
+        assert!(found.count_total == 0 || several, "{found:?}: {route:?}");
     }
 }

@@ -169,18 +169,20 @@ impl Diff<'_> {
                 }
             }
         }
+        let there = self.observed.state.tunnels.iter();
+        let goes: Vec<_> = there
+            .filter(|(name, from)| self.goes(**name, from))
+            .collect();
+        if goes.is_empty() {
+            return;
+        }
         let dependents = Dependents::of(self.observed, self.terms.protocol);
-        for (&name, from) in &self.observed.state.tunnels {
-            if self.goes(name, from) {
-                let along = dependents.words(name);
-                self.tunnel(
-                    name,
-                    Delta::Delete {
-                        from: from.clone(),
-                        along,
-                    },
-                );
-            }
+        for (&name, from) in goes {
+            let delta = Delta::Delete {
+                from: from.clone(),
+                along: dependents.words(name),
+            };
+            self.tunnel(name, delta);
         }
     }
 
@@ -216,7 +218,7 @@ impl Diff<'_> {
             .tunnels
             .iter()
             .filter(|(name, tunnel)| {
-                !self.goes(**name, tunnel) && !self.desired.tunnels.contains_key(name)
+                !self.desired.tunnels.contains_key(name) && !self.goes(**name, tunnel)
             })
             .map(|(name, tunnel)| (tunnel.endpoints(), *name))
             .collect();
@@ -239,6 +241,9 @@ impl Diff<'_> {
                 self.address(key, Delta::Create(to.clone()));
                 continue;
             };
+            if from == to {
+                continue;
+            }
             // On a tunnel of ours the device tells the owner, and the kernel can't change an IPv4 address's mark.
             let on_our_tunnel = self.desired.tunnels.contains_key(&key.device);
             let but_for_the_mark = Address {
@@ -247,7 +252,7 @@ impl Diff<'_> {
             };
             // Without marks every address looks alike, and none is known to be ours.
             let marked = self.observed.marks_addresses && from.protocol == to.protocol;
-            if from == to || (on_our_tunnel && but_for_the_mark == *to) {
+            if on_our_tunnel && but_for_the_mark == *to {
             } else if on_our_tunnel || marked || self.terms.adopt {
                 self.address(key, in_place::change_address(key, from, to));
             } else {

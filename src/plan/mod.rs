@@ -232,6 +232,25 @@ impl Plan {
         self.changes.is_empty()
     }
 
+    /// Whether one message carries it out, which the kernel does whole or not at all.
+    pub fn is_indivisible(&self) -> bool {
+        match (self.changes.as_slice(), self.steps.as_slice()) {
+            // Of several options the first may be set when the second is refused (`do_setlink`).
+            ([Change::Tunnel(_, Delta::Update { from, to })], [_]) => {
+                let options = [
+                    from.kind != to.kind,
+                    from.mtu != to.mtu,
+                    from.state != to.state,
+                    from.alias != to.alias,
+                ];
+                options.into_iter().filter(|differs| *differs).count() == 1
+            }
+            ([Change::Address(_, Delta::Create(_) | Delta::Delete { .. })], [_]) => true,
+            ([Change::Route(..)], [_]) => true,
+            _ => false,
+        }
+    }
+
     /// Orders a [`draft`] of the same desired and observed, and finds out what a person should know.
     pub fn complete(&mut self, desired: &Desired, observed: &Observed, terms: &Terms) {
         order::order(self, &desired.state, observed);

@@ -14,6 +14,9 @@ use crate::state::{
 };
 
 pub(super) fn order(plan: &mut Plan, desired: &State, observed: &Observed) {
+    if plan.changes.is_empty() {
+        return;
+    }
     break_endpoint_cycles(plan, observed);
     let early = Early::new(plan);
     let behind = behind(observed);
@@ -484,17 +487,24 @@ fn holders(observed: &Observed) -> BTreeMap<Endpoints, InterfaceName> {
 
 /// Tunnels that swap endpoints, or pass them round: no order of updates works, so one of each circle is replaced.
 fn break_endpoint_cycles(plan: &mut Plan, observed: &Observed) {
-    let held = holders(observed);
-    let wants: BTreeMap<InterfaceName, (usize, InterfaceName)> = plan
-        .changes
-        .iter()
-        .enumerate()
+    let changes = plan.changes.iter().enumerate();
+    let mut moved = changes
         .filter_map(|(index, change)| match change {
-            Change::Tunnel(name, Delta::Update { to, .. }) => {
-                let holder = held.get(&to.endpoints()).filter(|holder| *holder != name)?;
-                Some((*name, (index, *holder)))
+            Change::Tunnel(name, Delta::Update { from, to }) => {
+                let (from, to) = (from.endpoints(), to.endpoints());
+                (from != to).then_some((*name, index, to))
             }
             Change::Tunnel(..) | Change::Address(..) | Change::Route(..) => None,
+        })
+        .peekable();
+    if moved.peek().is_none() {
+        return;
+    }
+    let held = holders(observed);
+    let wants: BTreeMap<InterfaceName, (usize, InterfaceName)> = moved
+        .filter_map(|(name, index, to)| {
+            let holder = held.get(&to).filter(|holder| **holder != name)?;
+            Some((name, (index, *holder)))
         })
         .collect();
     let mut settled: BTreeSet<InterfaceName> = BTreeSet::new();
