@@ -88,7 +88,7 @@ impl CarryOut<'_> {
         Ok(self.options.code(false))
     }
 
-    fn document(&self, in_sync: bool, plan: &Plan) -> Document {
+    fn document<'a>(&self, in_sync: bool, plan: &'a Plan) -> Document<'a> {
         let owner = self.saved.terms.owner.as_str();
         Document::new(owner, self.options.dry_run, in_sync, &[(plan, &[])])
     }

@@ -257,21 +257,28 @@ fn tell_of_daemon(kernel: &Kernel, owner: &Owner, terminal: &Terminal) -> Option
     Some(daemon)
 }
 
-/// Writes to standard output. A reader that has gone away (`| head`) is no failure.
 fn print(text: &str) -> std::result::Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    print_by(|stdout| stdout.write_all(text.as_bytes()))
+}
+
+/// Piece by piece: there may be a million changes.
+fn print_json(value: &impl serde::Serialize) -> std::result::Result<(), Failure> {
+    print_by(|stdout| {
+        serde_json::to_writer_pretty(&mut *stdout, value)?;
+        stdout.write_all(b"\n")
+    })
+}
+
+/// Writes to standard output. A reader that has gone away (`| head`) is no failure.
+fn print_by(
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> std::result::Result<(), Failure> {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure(format!("can't write to standard output: {error}"))),
         Ok(()) => Ok(()),
     }
-}
-
-fn print_json(value: &impl serde::Serialize) -> std::result::Result<(), Failure> {
-    print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
 /// Without the capability the kernel would refuse each change by itself.

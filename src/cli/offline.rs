@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table};
@@ -380,17 +379,7 @@ pub(super) fn print_json(
         plans: RefCell::new(plans),
         totals: Cell::default(),
     };
-    let stdout = std::io::stdout().lock();
-    let mut writer = std::io::BufWriter::new(stdout);
-    let written = serde_json::to_writer_pretty(&mut writer, &report)
-        .map_err(std::io::Error::from)
-        .and_then(|()| writer.write_all(b"\n"))
-        .and_then(|()| writer.flush());
-    match written {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        Err(error) => return Err(Failure(format!("can't write to standard output: {error}"))),
-        Ok(()) => {}
-    }
+    super::print_json(&report)?;
     Ok(report.totals.take())
 }
 

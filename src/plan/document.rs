@@ -1,7 +1,7 @@
 //! The plan for machines: one JSON document, its shape versioned and described by a schema.
 
 use schemars::{JsonSchema, Schema};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::{Action, Change, Conflict, Counts, Cut, Effect, Obstacle, Plan};
@@ -13,7 +13,7 @@ const FORMAT_VERSION: u32 = 1;
 /// A plan, and what became of it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(title = "tunnelform plan")]
-pub struct Document {
+pub struct Document<'a> {
     /// Version of this shape: 1.
     pub format_version: u32,
     /// Version of the tunnelform that wrote it.
@@ -27,7 +27,8 @@ pub struct Document {
     /// How many changes there are of each kind.
     pub counts: Counts,
     /// The changes.
-    pub changes: Vec<ChangeDocument>,
+    #[schemars(with = "Vec<ChangeDocument>")]
+    pub changes: Changes<'a>,
     /// What stands in the way; nothing is changed while there is any.
     pub conflicts: Vec<Conflict>,
     /// What the kernel would refuse.
@@ -46,6 +47,20 @@ pub struct Document {
     pub errors: Vec<String>,
 }
 
+/// The changes of some plans. Each is put into words as it's written: there may be a million.
+#[derive(Debug)]
+pub struct Changes<'a>(Vec<(&'a Plan, &'a [Outcome])>);
+
+impl Serialize for Changes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let changes = self.0.iter().flat_map(|(plan, outcomes)| {
+            let outcome = |index: usize| outcomes.get(index).unwrap_or(&Outcome::PENDING);
+            ChangeDocument::all(plan, outcome)
+        });
+        serializer.collect_seq(changes)
+    }
+}
+
 /// How going back to the state before has ended.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct TakenBackDocument {
@@ -60,7 +75,7 @@ pub struct TakenBackDocument {
 /// The plans of a fleet.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(title = "tunnelform fleet plan")]
-pub struct FleetDocument {
+pub struct FleetDocument<'a> {
     /// Version of this shape: 1.
     pub format_version: u32,
     /// Version of the tunnelform that wrote it.
@@ -68,7 +83,7 @@ pub struct FleetDocument {
     /// Name of the topology, the owner of the objects.
     pub owner: String,
     /// The nodes, in the order of their names.
-    pub nodes: Vec<NodeDocument>,
+    pub nodes: Vec<NodeDocument<'a>>,
     /// How many changes of each kind there are on all nodes.
     pub counts: Counts,
     /// Whether no node changes.
@@ -77,13 +92,13 @@ pub struct FleetDocument {
 
 /// The plan of one node.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct NodeDocument {
+pub struct NodeDocument<'a> {
     /// Its name; the topology's where that has no nodes.
     pub node: String,
     /// Why there is no plan; null where there is one.
     pub error: Option<String>,
     /// The plan.
-    pub plan: Option<Document>,
+    pub plan: Option<Document<'a>>,
 }
 
 /// One change.
@@ -162,9 +177,14 @@ impl Outcome {
     };
 }
 
-impl Document {
+impl<'a> Document<'a> {
     /// The document of plans that were carried out one after the other, or of one that wasn't.
-    pub fn new(owner: &str, dry_run: bool, in_sync: bool, rounds: &[(&Plan, &[Outcome])]) -> Self {
+    pub fn new(
+        owner: &str,
+        dry_run: bool,
+        in_sync: bool,
+        rounds: &[(&'a Plan, &'a [Outcome])],
+    ) -> Self {
         let mut document = Self {
             format_version: FORMAT_VERSION,
             tunnelform_version: env!("CARGO_PKG_VERSION").into(),
@@ -172,7 +192,7 @@ impl Document {
             dry_run,
             in_sync,
             counts: Counts::default(),
-            changes: Vec::new(),
+            changes: Changes(rounds.to_vec()),
             conflicts: Vec::new(),
             obstacles: Vec::new(),
             cuts: Vec::new(),
@@ -182,10 +202,8 @@ impl Document {
             on_trial_s: None,
             errors: Vec::new(),
         };
-        for (plan, outcomes) in rounds {
+        for (plan, _) in rounds {
             document.counts += plan.counts();
-            let outcome = |index: usize| outcomes.get(index).unwrap_or(&Outcome::PENDING);
-            document.changes.extend(ChangeDocument::all(plan, outcome));
             document.conflicts.extend(plan.conflicts.iter().cloned());
             document.obstacles.extend(plan.obstacles.iter().cloned());
             document.cuts.extend(plan.cuts.iter().cloned());
