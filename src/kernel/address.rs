@@ -38,9 +38,11 @@ pub(super) struct RawAddress {
     pub(super) tentative: bool,
 }
 
-/// A request for every address of both families.
-pub(super) fn dump() -> RouteNetlinkMessage {
-    RouteNetlinkMessage::GetAddress(AddressMessage::default())
+/// A request for the addresses of both families: every one, or those of one device, where the kernel filters dumps.
+pub(super) fn dump(device: Option<u32>) -> RouteNetlinkMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = device.unwrap_or(0);
+    RouteNetlinkMessage::GetAddress(message)
 }
 
 /// Reads an address; `None` for a family other than IPv4 and IPv6, and for a device that `name_of` doesn't know (it

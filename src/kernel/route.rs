@@ -38,8 +38,13 @@ pub(super) enum Family {
     V6,
 }
 
-/// A request for the routes of one family in every table; of one protocol, where the kernel filters dumps.
-pub(super) fn dump(family: Family, protocol: Option<u8>) -> RouteNetlinkMessage {
+/// A request for the routes of one family in every table; of one protocol and by way of one device, where the kernel
+/// filters dumps.
+pub(super) fn dump(
+    family: Family,
+    protocol: Option<u8>,
+    device: Option<u32>,
+) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader::default();
     message.header.address_family = match family {
@@ -47,6 +52,7 @@ pub(super) fn dump(family: Family, protocol: Option<u8>) -> RouteNetlinkMessage 
         Family::V6 => AddressFamily::Inet6,
     };
     message.header.protocol = protocol.unwrap_or(0).into();
+    message.attributes.extend(device.map(RouteAttribute::Oif));
     RouteNetlinkMessage::GetRoute(message)
 }
 

@@ -24,6 +24,8 @@ pub struct Extent {
 
 /// Where so many of the devices are asked for, a dump of all costs no more.
 const DUMP_FROM_ONE_IN: usize = 4;
+/// At most for so many devices the kernel is asked for what is on each: every time it passes over all that is there.
+const MOST_FILTERED: usize = 4;
 /// Most answers about a device are shorter, most about a route by far.
 const DEVICE_BYTES: usize = 4 << 10;
 const ROUTE_BYTES: usize = 512;
@@ -55,8 +57,13 @@ pub(super) fn take_again(
         true => links_again(channel, &mut observed, scope.devices())?,
         false => links(channel, &mut observed, false)?,
     };
-    addresses(channel, &mut observed, &names)?;
-    routes(channel, &mut observed, &names, extent)?;
+    match few_devices(channel, &observed, scope) {
+        Some(devices) => on_devices(channel, &mut observed, &names, extent, &devices)?,
+        None => {
+            addresses(channel, &mut observed, &names)?;
+            routes(channel, &mut observed, &names, extent)?;
+        }
+    }
     let concerned = |address: &&IpAddr| scope.concerns(**address, observed.paths.get(address));
     let asked: BTreeSet<IpAddr> = extent.paths.iter().filter(concerned).copied().collect();
     observed.paths.retain(|address, _| !asked.contains(address));
@@ -177,9 +184,21 @@ struct Addresses {
 }
 
 fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> Result<(), Error> {
+    let seen = addresses_of(channel, names, None)?;
+    observed.state.addresses = seen.all.into_iter().collect();
+    observed.secondaries = seen.secondaries;
+    observed.ipv4_order = seen.ipv4_order;
+    Ok(())
+}
+
+fn addresses_of(
+    channel: &mut Channel,
+    names: &Names,
+    device: Option<u32>,
+) -> Result<Addresses, Error> {
     let name_of = |index| names.get(&index).copied();
-    let request = address::dump();
-    let seen = channel.dump(&request, |seen: &mut Addresses, _, payload| {
+    let request = address::dump(device);
+    channel.dump(&request, |seen: &mut Addresses, _, payload| {
         let Some(raw) = address::decode(payload, name_of)? else {
             return Ok(());
         };
@@ -191,11 +210,7 @@ fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> R
         }
         seen.all.push((raw.key, raw.address));
         Ok(())
-    })?;
-    observed.state.addresses = seen.all.into_iter().collect();
-    observed.secondaries = seen.secondaries;
-    observed.ipv4_order = seen.ipv4_order;
-    Ok(())
+    })
 }
 
 fn routes(
@@ -207,25 +222,37 @@ fn routes(
     observed.all_routes = extent.protocol.is_none();
     // Their memory is needed again.
     observed.state.routes.clear();
-    let mut seen = routes_of(channel, names, Family::V4, extent)?;
-    let ipv6 = routes_of(channel, names, Family::V6, extent)?;
-    seen.reserve_exact(ipv6.len());
-    seen.extend(ipv6);
-    seen.sort_by_key(|(key, _)| *key);
+    let mut seen = routes_of(channel, names, extent, None)?;
     observed.duplicate_routes = duplicates(&mut seen, extent.own_protocol);
     observed.state.routes = seen.into_iter().collect();
     Ok(())
 }
 
+/// The routes of both families, sorted.
 fn routes_of(
+    channel: &mut Channel,
+    names: &Names,
+    extent: &Extent,
+    device: Option<u32>,
+) -> Result<Vec<(RouteKey, Route)>, Error> {
+    let mut seen = routes_of_family(channel, names, Family::V4, extent, device)?;
+    let ipv6 = routes_of_family(channel, names, Family::V6, extent, device)?;
+    seen.reserve_exact(ipv6.len());
+    seen.extend(ipv6);
+    seen.sort_by_key(|(key, _)| *key);
+    Ok(seen)
+}
+
+fn routes_of_family(
     channel: &mut Channel,
     names: &Names,
     family: Family,
     extent: &Extent,
+    device: Option<u32>,
 ) -> Result<Vec<(RouteKey, Route)>, Error> {
     let name_of = |index| names.get(&index).copied();
     let filter = extent.protocol.filter(|_| channel.filters_dumps());
-    let request = route::dump(family, filter);
+    let request = route::dump(family, filter, device);
     channel.dump(&request, |seen: &mut Vec<_>, _, payload| {
         let decoded = route::decode(payload, family, name_of)?;
         seen.extend(decoded.filter(|(_, route)| {
@@ -235,6 +262,52 @@ fn routes_of(
         }));
         Ok(())
     })
+}
+
+/// The devices, where nothing but what is on them can be otherwise, and so few that the kernel may look for that.
+fn few_devices(
+    channel: &Channel,
+    observed: &Observed,
+    scope: &Scope,
+) -> Option<Vec<(InterfaceName, u32)>> {
+    let may_ask = channel.filters_dumps()
+        && scope.is_of_devices_alone()
+        && scope.devices().len() <= MOST_FILTERED
+        && observed.duplicate_routes.is_empty();
+    let index = |name: &InterfaceName| Some((*name, observed.devices.get(name)?.index));
+    let devices: Option<_> = scope.devices().iter().map(index).collect();
+    devices.filter(|_| may_ask)
+}
+
+/// Addresses and routes of some devices again; every route, where several share a key.
+fn on_devices(
+    channel: &mut Channel,
+    observed: &mut Observed,
+    names: &Names,
+    extent: &Extent,
+    devices: &[(InterfaceName, u32)],
+) -> Result<(), Error> {
+    for &(device, index) in devices {
+        let addresses = addresses_of(channel, names, Some(index))?;
+        let elsewhere = |key: &AddressKey| key.device != device;
+        observed.state.addresses.retain(|key, _| elsewhere(key));
+        observed.secondaries.retain(elsewhere);
+        observed.ipv4_order.retain(elsewhere);
+        observed.state.addresses.extend(addresses.all);
+        observed.secondaries.extend(addresses.secondaries);
+        observed.ipv4_order.extend(addresses.ipv4_order);
+
+        let found = routes_of(channel, names, extent, Some(index))?;
+        let known = &mut observed.state.routes;
+        known.retain(|_, route| !route.devices().any(|other| other == device));
+        let share_a_key = found.windows(2).any(|pair| pair[0].0 == pair[1].0)
+            || found.iter().any(|(key, _)| known.contains_key(key));
+        if share_a_key {
+            return self::routes(channel, observed, names, extent);
+        }
+        known.extend(found);
+    }
+    Ok(())
 }
 
 /// Takes out of sorted routes all but one of each key: one of ours, else the first, stays.
@@ -301,7 +374,7 @@ pub(super) fn tentative(
         .iter()
         .map(|(name, index)| (*index, *name))
         .collect();
-    channel.dump(&address::dump(), |seen: &mut HashSet<_>, _, payload| {
+    channel.dump(&address::dump(None), |seen: &mut HashSet<_>, _, payload| {
         let raw = address::decode(payload, |index| names.get(&index).copied())?;
         seen.extend(raw.filter(|raw| raw.tentative).map(|raw| raw.key.local));
         Ok(())

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Change, Delta, Plan};
-use crate::state::{InterfaceName, Path, Tunnel, prefixes};
+use crate::state::{IPV6_MIN_MTU, InterfaceName, Path, Tunnel, prefixes};
 
-/// What can be otherwise once a plan is carried out: some devices, and the ways to some networks. Addresses and routes are
-/// looked at again in any case.
+/// What can be otherwise once a plan is carried out: some devices with the addresses and routes on them, and the ways to
+/// some networks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scope {
     devices: BTreeSet<InterfaceName>,
@@ -37,7 +37,7 @@ impl Scope {
                 self.devices.insert(*name);
                 match delta {
                     Delta::Create(_) => true,
-                    Delta::Update { from, to } => stays_up_or_down(from, to),
+                    Delta::Update { from, to } => keeps_what_is_on_it(from, to),
                     Delta::Replace { .. } | Delta::Delete { .. } | Delta::Restore { .. } => false,
                 }
             }
@@ -58,6 +58,11 @@ impl Scope {
         }
     }
 
+    /// Whether no address and no route is otherwise but on these devices.
+    pub fn is_of_devices_alone(&self) -> bool {
+        self.networks.is_empty()
+    }
+
     /// The devices that can be otherwise, come or gone.
     pub fn devices(&self) -> &BTreeSet<InterfaceName> {
         &self.devices
@@ -72,9 +77,11 @@ impl Scope {
     }
 }
 
-/// A device that comes up has the routes of its addresses again.
-fn stays_up_or_down(from: &Tunnel, to: &Tunnel) -> bool {
-    from.state == to.state
+/// A device that comes up has the routes of its addresses again. Below the least MTU of IPv6 the kernel takes IPv6 off, and
+/// with it the sources of routes elsewhere.
+fn keeps_what_is_on_it(from: &Tunnel, to: &Tunnel) -> bool {
+    let has_ipv6 = |tunnel: &Tunnel| tunnel.mtu >= IPV6_MIN_MTU;
+    from.state == to.state && has_ipv6(from) == has_ipv6(to)
 }
 
 #[cfg(test)]
@@ -156,6 +163,7 @@ tunnels:
                 "",
             ),
             ("198.51.100.2, ", "198.51.100.2, state: down, "),
+            ("198.51.100.2, mtu: 1400", "198.51.100.2, mtu: 1200"),
             ("local: 192.0.2.1, remote: 198.51.100.2", "local: 192.0.2.1"),
             ("10.1.0.1/24", "10.1.0.2/24"),
         ];

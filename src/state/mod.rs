@@ -22,7 +22,7 @@ pub(crate) use route::prefixes;
 pub use route::{
     IPV6_DEFAULT_METRIC, MAIN_TABLE, NextHop, NextHops, Route, RouteKey, RouteType, Scope,
 };
-pub use tunnel::{AdminState, Encap, Endpoints, Ipip, Kind, Mode, Tos, Ttl, Tunnel};
+pub use tunnel::{AdminState, Encap, Endpoints, IPV6_MIN_MTU, Ipip, Kind, Mode, Tos, Ttl, Tunnel};
 pub use unmet::{Desired, Unmet};
 
 /// Tunnels, addresses and routes of one host.

@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::InterfaceName;
 use super::route::NumberOrWord;
 
+/// The least MTU with which a device has IPv6 (RFC 8200 section 5); the kernel takes IPv6 off a device below it.
+pub const IPV6_MIN_MTU: u32 = 1280;
+
 /// A tunnel as the kernel holds it. Its key is the device's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tunnel {

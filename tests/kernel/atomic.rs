@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::{Host, Run, Seen, TUNNELFORM, World, assert_same, trials, wait_until};
+use crate::world::{Host, Run, Seen, TUNNELFORM, World, assert_same, run, trials, wait_until};
 
 trials![
     refused,
@@ -16,6 +16,7 @@ trials![
     answer_not_received,
     device_vanishes,
     endpoints_taken,
+    taken_before_it_is_verified,
     can_not_take_back,
 ];
 
@@ -211,11 +212,14 @@ fn answer_not_received() {
     whole_or_nothing("recvfrom,recvmsg,recvmmsg", "ENOBUFS");
 }
 
-/// How far an apply has come, for somebody to come between: by the host's devices, as `/proc/net/dev` has them.
+/// How far an apply has come, for somebody to come between: by the host's devices, as `ip` shows them.
 type Moment = (&'static str, fn(&str) -> bool);
 
 const AT_ONCE: Moment = ("before anything", |_| true);
-const IN_THE_MIDDLE: Moment = ("a tunnel is made", |devices| devices.contains("tun4:"));
+const IN_THE_MIDDLE: Moment = ("a tunnel is made", |devices| devices.contains("tun4@"));
+const BEFORE_IT_IS_VERIFIED: Moment = ("a tunnel is changed", |devices| {
+    devices.contains("mtu 1400")
+});
 
 /// Applies slowly, and does something at a moment in the middle.
 fn interrupted(host: &Host, file: &str, (what, came): Moment, meanwhile: impl FnOnce()) -> Run {
@@ -239,8 +243,8 @@ fn interrupted(host: &Host, file: &str, (what, came): Moment, meanwhile: impl Fn
         .stderr(Stdio::piped())
         .spawn()
         .expect("strace");
-    let devices = || std::fs::read_to_string("/proc/thread-self/net/dev").expect("it's there");
-    host.inside(|| wait_until(what, || came(&devices())));
+    let devices = || run("ip", &["-n", &host.netns, "-oneline", "link"], "").ok();
+    wait_until(what, || came(&devices().stdout));
     meanwhile();
     let output = child.wait_with_output().expect("it ends");
     Run::new(format!("apply, interrupted when {what}"), output)
@@ -270,6 +274,22 @@ fn endpoints_taken() {
     run.exits(1);
     host.ip("link del rival");
     assert_same(&without_numbers(host.seen()), &before);
+}
+
+/// What somebody takes from a tunnel between its change and the verification is missed, and put back.
+fn taken_before_it_is_verified() {
+    let world = World::new();
+    let host = crowded(&world, &hq(BEFORE));
+    let changed = hq(&BEFORE.replace("ttl: 64, ", "ttl: 64, mtu: 1400, "));
+    for damage in [
+        "route del 10.244.2.0/24 dev tun1",
+        "addr del 10.10.101.1/24 dev tun1",
+    ] {
+        host.apply(&hq(BEFORE));
+        let run = interrupted(&host, &changed, BEFORE_IT_IS_VERIFIED, || host.ip(damage));
+        run.ok();
+        host.settled(&changed);
+    }
 }
 
 /// What can't be taken back is said, precisely where it's known, and the next apply makes all good.

@@ -19,7 +19,7 @@ use view::View;
 
 use super::{Effective, Endpoint, Mtu, Topology, Tunnel};
 use crate::source::{Index, Lost, Path, Problem, Segment, Severity};
-use crate::state::{AdminState, InterfaceName, Ttl};
+use crate::state::{AdminState, IPV6_MIN_MTU, InterfaceName, Ttl};
 
 /// Devices that the kernel makes for itself: `lo`, and the fallback devices of its tunnel modules.
 const KERNEL_DEVICES: [&str; 10] = [
@@ -29,9 +29,6 @@ const KERNEL_DEVICES: [&str; 10] = [
 
 /// Names that sysctl has taken (`/proc/sys/net/ipv4/conf/all`): the kernel refuses them for devices.
 const SYSCTL_NAMES: [&str; 2] = ["all", "default"];
-
-/// The least MTU with which a device has IPv6 (RFC 8200 section 5); the kernel takes IPv6 off a device below it.
-const IPV6_MIN_MTU: u32 = 1280;
 
 /// Checks a topology; `root` is what it was read from, and `lost` what it lacks of that.
 pub(super) fn validate(topology: &Topology, lost: &Lost, root: &Index) -> Vec<Problem> {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Check, IPV6_MIN_MTU, given_twice, never_an_address, tunnel_path};
+use super::{Check, given_twice, never_an_address, tunnel_path};
 use crate::source::Path;
-use crate::state::{InterfaceName, RouteType, Scope};
+use crate::state::{IPV6_MIN_MTU, InterfaceName, RouteType, Scope};
 use crate::topology::{Destination, Endpoint, Ip, NextHop, Route};
 
 /// The kernel cuts a route's MTU down to this (`ip_metrics_convert` in `net/ipv4/metrics.c`).
