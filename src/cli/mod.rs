@@ -41,6 +41,9 @@ const CHANGES: u8 = 2;
 /// Something went wrong, and so did taking back what was done before.
 const HALF_DONE: u8 = 3;
 
+/// Bytes, as many as a pipe takes at once.
+const OUTPUT_BUFFER: usize = 64 << 10;
+
 /// Makes a host's IPIP tunnels, addresses and routes match a YAML file.
 #[derive(Parser)]
 #[command(name = "tunnelform", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -273,7 +276,7 @@ fn print_json(value: &impl serde::Serialize) -> std::result::Result<(), Failure>
 fn print_by(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> std::result::Result<(), Failure> {
-    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    let mut stdout = io::BufWriter::with_capacity(OUTPUT_BUFFER, io::stdout().lock());
     match write(&mut stdout).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure(format!("can't write to standard output: {error}"))),

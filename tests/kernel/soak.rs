@@ -289,8 +289,10 @@ fn drift_edits_kills_and_underlay_changes() {
     let calm = "link set d0 up mtu 1400\naddr replace 10.250.0.2/24 dev eth0\naddr replace 172.16.0.1/24 dev d0
                 route replace 10.253.0.0/16 via 192.168.10.9 src 10.250.0.2";
     host.ip(calm);
-    // One that has just been started isn't ended by the signal once it has said something.
-    daemon.says("");
+    // One that has just been started isn't ended by the signal once it's there for others.
+    let process = format!("(process {})", daemon.child.id());
+    let status = || host.tunnelform(&["status", "-"], &text).stderr;
+    wait_until("the daemon is there", || status().contains(&process));
     // What was fought over has waited long enough.
     daemon.signal(Signal::HUP);
     daemon.says_nothing_more();
