@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use crate::workload::{Case, GATEWAYS, LOCAL, Step, routes, tunnels};
+use crate::workload::{Case, GATEWAYS, LOCAL, MTUS, Step, routes, tunnels};
 
 /// Infallible.
 macro_rules! line {
@@ -129,6 +129,11 @@ impl Field {
         self.file(Peer::Tunnelform, step)
     }
 
+    /// The topology that leaves the tunnels' MTU to the outer path.
+    pub fn automatic(&self) -> PathBuf {
+        self.files.join(Peer::Tunnelform.folder()).join("auto.yaml")
+    }
+
     /// The topology that has its routes in a file of their own.
     pub fn listing(&self) -> PathBuf {
         self.files.join(Peer::Tunnelform.folder()).join("list.yaml")
@@ -161,6 +166,10 @@ impl Field {
         }
         match (peer, case) {
             (Peer::Tunnelform, Case::Routes(count)) => self.write_list(count),
+            (Peer::Tunnelform, Case::Tunnels(_)) => {
+                let text = topology(case, Step::NoOp).replace(&mtu(MTUS[0]), "");
+                fs::write(self.automatic(), text)
+            }
             _ => Ok(()),
         }
     }
@@ -216,6 +225,10 @@ pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+fn mtu(bytes: u32) -> String {
+    format!(", mtu: {bytes}")
+}
+
 fn topology(case: Case, step: Step) -> String {
     let mut text = HEAD.to_owned();
     if step == Step::Delete {
@@ -225,14 +238,11 @@ fn topology(case: Case, step: Step) -> String {
         Case::Tunnels(count) => {
             line!(text, "defaults: {{local: {LOCAL}}}\ntunnels:");
             for t in tunnels(count, step) {
-                let mtu = match step.changed(t.number) {
-                    true => format!("mtu: {}, ", t.mtu),
-                    false => String::new(),
-                };
                 let (number, remote, address, route) = (t.number, t.remote, t.address, t.route);
+                let mtu = mtu(t.mtu);
                 line!(
                     text,
-                    "  t{number}: {{remote: {remote}, {mtu}addresses: [{address}/30], routes: [{route}/24]}}"
+                    "  t{number}: {{remote: {remote}{mtu}, addresses: [{address}/30], routes: [{route}/24]}}"
                 );
             }
         }

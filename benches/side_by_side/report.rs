@@ -12,11 +12,12 @@ use crate::workload::Step;
 use crate::{bounds, chart};
 
 /// Further contestants, in the no-op alone.
-pub const ADDED: [&str; 4] = [
+pub const ADDED: [&str; 5] = [
     "raw + parse",
     "ip link show",
     "ip route show",
     "from a list",
+    "mtu: auto",
 ];
 
 /// One contestant's part in one step of a case.
