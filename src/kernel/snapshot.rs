@@ -57,12 +57,13 @@ pub(super) fn take_again(
         true => links_again(channel, &mut observed, scope.devices())?,
         false => links(channel, &mut observed, false)?,
     };
-    match few_devices(channel, &observed, scope) {
-        Some(devices) => on_devices(channel, &mut observed, &names, extent, &devices)?,
-        None => {
-            addresses(channel, &mut observed, &names)?;
-            routes(channel, &mut observed, &names, extent)?;
-        }
+    let few = few_devices(channel, &observed, extent, scope);
+    // One may go while the kernel is asked for what is on it.
+    let is_seen =
+        few.is_some_and(|few| on_devices(channel, &mut observed, &names, extent, &few).is_ok());
+    if !is_seen {
+        addresses(channel, &mut observed, &names)?;
+        routes(channel, &mut observed, &names, extent)?;
     }
     let concerned = |address: &&IpAddr| scope.concerns(**address, observed.paths.get(address));
     let asked: BTreeSet<IpAddr> = extent.paths.iter().filter(concerned).copied().collect();
@@ -268,11 +269,13 @@ fn routes_of_family(
 fn few_devices(
     channel: &Channel,
     observed: &Observed,
+    extent: &Extent,
     scope: &Scope,
 ) -> Option<Vec<(InterfaceName, u32)>> {
     let may_ask = channel.filters_dumps()
         && scope.is_of_devices_alone()
         && scope.devices().len() <= MOST_FILTERED
+        && observed.all_routes == extent.protocol.is_none()
         && observed.duplicate_routes.is_empty();
     let index = |name: &InterfaceName| Some((*name, observed.devices.get(name)?.index));
     let devices: Option<_> = scope.devices().iter().map(index).collect();
@@ -296,7 +299,8 @@ fn on_devices(
         observed.state.addresses.extend(addresses.all);
         observed.secondaries.extend(addresses.secondaries);
         observed.ipv4_order.extend(addresses.ipv4_order);
-
+    }
+    for &(device, index) in devices {
         let found = routes_of(channel, names, extent, Some(index))?;
         let known = &mut observed.state.routes;
         known.retain(|_, route| !route.devices().any(|other| other == device));
