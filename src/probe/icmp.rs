@@ -18,7 +18,9 @@ use etherparse::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+use rustix::net::sockopt::{
+    Ipv4PathMtuDiscovery, set_ip_mtu_discover, set_socket_recv_buffer_size_force,
+};
 use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -309,8 +311,10 @@ fn open(device: Option<InterfaceName>) -> io::Result<Socket> {
     if let Some(device) = device {
         socket.bind_device(Some(device.as_bytes()))?;
     }
-    // As much as is granted; what doesn't fit counts as lost.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    // What doesn't fit counts as lost. Without CAP_NET_ADMIN the sysctl `net.core.rmem_max` has its say.
+    if set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
     Ok(socket)
 }
 
