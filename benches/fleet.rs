@@ -176,16 +176,7 @@ fn plan_create(bencher: Bencher, count: usize) {
 /// The same where nothing differs.
 #[divan::bench(args = [100, 1_000, 10_000])]
 fn plan_no_op(bencher: Bencher, count: usize) {
-    let as_wanted = |wanted: &Desired| {
-        let mut observed = Observed {
-            state: wanted.state.clone(),
-            ..Observed::bare()
-        };
-        for (name, tunnel) in &wanted.state.tunnels {
-            observed.add_device(*name, tunnel.mtu);
-        }
-        observed
-    };
+    let as_wanted = |wanted: &Desired| Observed::holding(&wanted.state);
     plan_against(bencher, &tunnels(count), 0, as_wanted);
 }
 

@@ -227,12 +227,5 @@ fn nothing(_: &Desired) -> Observed {
 }
 
 fn everything(wanted: &Desired) -> Observed {
-    let mut observed = Observed {
-        state: wanted.state.clone(),
-        ..Observed::bare()
-    };
-    for (name, tunnel) in &wanted.state.tunnels {
-        observed.add_device(*name, tunnel.mtu);
-    }
-    observed
+    Observed::holding(&wanted.state)
 }

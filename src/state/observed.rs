@@ -44,6 +44,18 @@ impl Observed {
         bare
     }
 
+    /// A host that has this and nothing more.
+    pub fn holding(state: &State) -> Self {
+        let mut host = Self {
+            state: state.clone(),
+            ..Self::bare()
+        };
+        for (name, tunnel) in &state.tunnels {
+            host.add_device(*name, tunnel.mtu);
+        }
+        host
+    }
+
     /// Adds a device that is up and nothing more.
     pub fn add_device(&mut self, name: InterfaceName, mtu: u32) {
         let index = u32::try_from(self.devices.len() + 1).unwrap_or(u32::MAX);
