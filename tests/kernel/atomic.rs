@@ -213,19 +213,31 @@ fn answer_not_received() {
 }
 
 /// How far an apply has come, for somebody to come between: by the host's devices, as `ip` shows them.
-type Moment = (&'static str, fn(&str) -> bool);
+/// With the microseconds that each send waits meanwhile.
+type Moment = (&'static str, fn(&str) -> bool, u32);
 
-const AT_ONCE: Moment = ("before anything", |_| true);
-const IN_THE_MIDDLE: Moment = ("a tunnel is made", |devices| devices.contains("tun4@"));
-const BEFORE_IT_IS_VERIFIED: Moment = ("a tunnel is changed", |devices| {
-    devices.contains("mtu 1400")
-});
+const AT_ONCE: Moment = ("before anything", |_| true, 100_000);
+const IN_THE_MIDDLE: Moment = (
+    "a tunnel is made",
+    |devices| devices.contains("tun4@"),
+    100_000,
+);
+const BEFORE_IT_IS_VERIFIED: Moment = (
+    "a tunnel is changed",
+    |devices| devices.contains("mtu 1400"),
+    500_000,
+);
 
 /// Applies slowly, and does something at a moment in the middle.
-fn interrupted(host: &Host, file: &str, (what, came): Moment, meanwhile: impl FnOnce()) -> Run {
+fn interrupted(
+    host: &Host,
+    file: &str,
+    (what, came, wait): Moment,
+    meanwhile: impl FnOnce(),
+) -> Run {
     let topology = format!("/run/atomic-{}.yaml", host.netns);
     std::fs::write(&topology, file).expect("a file in /run");
-    let slowly = "inject=sendto,sendmsg:delay_enter=100000";
+    let slowly = format!("inject=sendto,sendmsg:delay_enter={wait}");
     let child = Command::new("strace")
         .args([
             "-f",
@@ -235,7 +247,7 @@ fn interrupted(host: &Host, file: &str, (what, came): Moment, meanwhile: impl Fn
             "-e",
             "trace=sendto,sendmsg",
             "-e",
-            slowly,
+            &slowly,
         ])
         .args([TUNNELFORM, "apply", &topology, "--netns", &host.netns])
         .stdin(Stdio::null())
