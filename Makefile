@@ -15,7 +15,7 @@ BENCH_MAX ?= 10000
 # and setpriv; cargo links with cc.
 PACKAGES := user-mode-linux kmod iproute2 iputils-ping util-linux \
 	$(if $(shell command -v cc),,gcc libc6-dev)
-# strace kills tunnelform at a chosen system call; the others run the examples in tests/hooks.
+# strace kills tunnelform at a chosen system call, valgrind counts; the others run the examples in tests/hooks.
 TEST_PACKAGES := strace valgrind jq python3-venv shellcheck systemd \
 	$(if $(shell command -v git),,git)
 # KERNEL=6.12, or 6.1, for demo, kernel and bench: Debian's kernel of that version with two processors, under QEMU.

@@ -99,17 +99,7 @@ tunnels:
 
     /// A host as [`BEFORE`] says.
     fn host() -> Observed {
-        let mut host = bare_with(&["eth0"]);
-        host.state = wanted(BEFORE, &host).state;
-        for (name, tunnel) in &host.state.tunnels {
-            let name = *name;
-            let (mtu, alias) = (tunnel.mtu, tunnel.alias.clone());
-            let index = u32::try_from(host.devices.len() + 1).unwrap();
-            let mut device = host.devices[&InterfaceName::LOOPBACK].clone();
-            (device.index, device.mtu, device.alias) = (index, mtu, alias);
-            host.devices.insert(name, device);
-        }
-        host
+        Observed::holding(&wanted(BEFORE, &bare_with(&["eth0"])).state)
     }
 
     fn scope(replace: &str, with: &str) -> Option<Scope> {

@@ -714,6 +714,38 @@ fn a_route_moves_before_its_tunnel_is_set_down() {
 }
 
 #[test]
+fn one_message_is_done_whole_or_not_at_all() {
+    let tunnel = tunnel(1, Some(11), 0, OURS);
+    let with = |mtu, ttl| {
+        let mut tunnel = tunnel.clone();
+        let Kind::Ipip(ipip) = &mut tunnel.kind;
+        (tunnel.mtu, ipip.ttl) = (mtu, Ttl(ttl));
+        tunnel
+    };
+    let of = |tunnel: Option<Tunnel>, routes: u8| {
+        let tunnels: Vec<_> = tunnel.map(|tunnel| ("tun1", tunnel)).into_iter().collect();
+        let routes: Vec<_> = (1..=routes)
+            .map(|net| route(net, None, None, PROTOCOL))
+            .collect();
+        state(&tunnels, &[], &routes)
+    };
+    let start = of(Some(with(1400, 0)), 0);
+    for (desired, indivisible) in [
+        (of(Some(with(1300, 0)), 0), true),
+        (of(Some(with(1400, 9)), 0), true),
+        (of(Some(with(1300, 9)), 0), false),
+        (of(Some(with(1400, 0)), 1), true),
+        (of(Some(with(1400, 0)), 2), false),
+        (of(Some(with(1300, 0)), 1), false),
+        (of(None, 0), false),
+    ] {
+        let plan = plan_of(&desired, &start);
+        assert_eq!(plan.is_indivisible(), indivisible, "{:?}", steps(&plan));
+    }
+    assert!(!plan_of(&start, &of(None, 0)).is_indivisible());
+}
+
+#[test]
 fn a_route_follows_its_source_address() {
     let old = [address("eth0", 1, 24, 0, PROTOCOL)];
     let new = [address("eth0", 2, 24, 0, PROTOCOL)];

@@ -86,8 +86,10 @@ impl<'a> Check<'a> {
         ];
         for (key, ip) in ends {
             if let Some((ip, kind)) = ip.and_then(|ip| Some((ip, never_an_address(ip)?))) {
-                let path = written.path();
-                let path = key.map_or(path.clone(), |key| path.key(key));
+                let path = match key {
+                    None => written.path(),
+                    Some(key) => written.path().key(key),
+                };
                 let message = format!("{ip} is {kind} address: no interface can have it");
                 self.error(&path, message);
             }
