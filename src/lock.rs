@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -53,7 +54,14 @@ pub enum Error {
 
 /// The lock. The kernel releases it when the process ends, however it ends.
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+/// Whoever is given the descriptor holds the lock as well.
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 /// A daemon that keeps a topology in a network namespace. It's there as long as this is.
@@ -215,7 +223,7 @@ impl Lock {
         let start = Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file }),
                 Err(fs::TryLockError::WouldBlock) if start.elapsed() < limit => {
                     std::thread::sleep(TRY_EVERY)
                 }

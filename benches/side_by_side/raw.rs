@@ -15,6 +15,7 @@ use crate::workload::{Case, GATEWAYS, LOCAL, Step, foreign, routes, tunnels};
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -34,12 +35,16 @@ const NLMSG_DONE: u16 = 3;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_IPTUN_LOCAL: u16 = 2;
 const IFLA_IPTUN_REMOTE: u16 = 3;
+const AF_INET6: u16 = 10;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -156,12 +161,18 @@ pub fn flood(rate: u32, seconds: u32) -> io::Result<()> {
 
 fn create_tunnels(socket: &mut Netlink, count: u32) -> io::Result<()> {
     for tunnel in tunnels(count, Step::Create) {
-        let mut body = link(0, IFF_UP);
-        let name = format!("t{}\0", tunnel.number);
-        attribute(&mut body, IFLA_IFNAME, name.as_bytes());
-        attribute(&mut body, IFLA_MTU, &tunnel.mtu.to_ne_bytes());
-        ipip(&mut body, tunnel.remote);
-        socket.queue(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &body)?;
+        let mut name = Vec::new();
+        let text = format!("t{}\0", tunnel.number);
+        attribute(&mut name, IFLA_IFNAME, text.as_bytes());
+        let mut create = [link(0, 0), name.clone()].concat();
+        attribute(&mut create, IFLA_MTU, &tunnel.mtu.to_ne_bytes());
+        ipip(&mut create, tunnel.remote);
+        socket.queue(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &create)?;
+        let mut no_address = [link(0, 0), name.clone()].concat();
+        no_link_local(&mut no_address);
+        socket.queue(RTM_SETLINK, 0, &no_address)?;
+        let up = [link(0, IFF_UP), name].concat();
+        socket.queue(RTM_SETLINK, 0, &up)?;
     }
     socket.flush()?;
     let indices = socket.indices()?;
@@ -220,6 +231,19 @@ fn ipip(body: &mut Vec<u8>, remote: Ipv4Addr) {
     attribute(&mut info, IFLA_INFO_KIND, b"ipip");
     attribute(&mut info, IFLA_INFO_DATA, &data);
     attribute(body, IFLA_LINKINFO, &info);
+}
+
+/// No IPv6 link-local address, of which an ipip tunnel has no use.
+fn no_link_local(body: &mut Vec<u8>) {
+    let mut inet6 = Vec::new();
+    attribute(
+        &mut inet6,
+        IFLA_INET6_ADDR_GEN_MODE,
+        &[IN6_ADDR_GEN_MODE_NONE],
+    );
+    let mut families = Vec::new();
+    attribute(&mut families, AF_INET6, &inet6);
+    attribute(body, IFLA_AF_SPEC, &families);
 }
 
 /// `struct rtmsg`.

@@ -14,10 +14,6 @@ use super::offline::{self, Against};
 use super::save::{self, Directory, Source, run_or_save};
 use super::{Failure, Output, Result, Terminal, warn};
 
-/// Make the host as the topology says, or carry out a saved plan.
-///
-/// A saved plan is carried out as it is, or not at all: on a host that is no longer as it was when the plan was made, it's
-/// refused, and what differs is named.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  tunnelform apply --dry-run hq.yaml\n  tunnelform apply hq.yaml\n  \
@@ -63,7 +59,6 @@ pub(super) struct Apply {
     keep_going: bool,
 }
 
-/// Take away what a topology owns, and nothing else.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  tunnelform destroy hq.yaml\n  tunnelform destroy --dry-run --owner hq\n\n\

@@ -11,7 +11,6 @@ use super::input::Netns;
 use super::outcome::tell_of_return;
 use super::{DONE, FAILED, Failure, Result, Terminal, complain, note, print, require_privilege};
 
-/// Keep the change that `apply --confirm-within` or `watch --confirm-within` has made.
 #[derive(Args)]
 #[command(after_help = "Exit codes: 0 it's kept, 1 there is none, or it was taken back already.")]
 pub(super) struct Confirm {
@@ -19,7 +18,6 @@ pub(super) struct Confirm {
     netns: Netns,
 }
 
-/// Take back the change that `apply --confirm-within` or `watch --confirm-within` has made, without waiting.
 #[derive(Args)]
 #[command(
     after_help = "Exit codes: 0 the host is as before, 1 there is no change to take back, 3 not everything could be \
@@ -30,11 +28,19 @@ pub(super) struct Rollback {
     netns: Netns,
 }
 
-/// Wait until the change is confirmed, or take it back. `apply --confirm-within` runs it.
 #[derive(Args)]
 pub(super) struct Guard {
     #[command(flatten)]
     netns: Netns,
+}
+
+#[derive(Args)]
+pub(super) struct Inherit {
+    #[command(flatten)]
+    netns: Netns,
+    /// The descriptor of what the run has left.
+    #[arg(long, value_name = "NUMBER")]
+    will: i32,
 }
 
 impl Confirm {
@@ -70,6 +76,18 @@ impl Guard {
             let _ = writeln!(io::stdout(), "{error}");
         }
         guarded?;
+        Ok(DONE)
+    }
+}
+
+impl Inherit {
+    pub(super) fn run(self) -> Result {
+        let inherited = trial::inherit(self.netns.name(), self.will).map_err(Failure::from);
+        inherited.map_err(|Failure(why)| {
+            Failure(format!(
+                "what was done before the run ended couldn't be taken back: {why}"
+            ))
+        })?;
         Ok(DONE)
     }
 }

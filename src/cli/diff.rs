@@ -16,10 +16,6 @@ use super::offline::{
 };
 use super::{CHANGES, DONE, Failure, Result, Terminal, warn};
 
-/// Show what a change of the file changes on each node. Needs no root, no kernel and no host.
-///
-/// It compares what the two files want. What else a host has, and what has drifted there, it can't know: `apply
-/// --dry-run` does.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform diff old.yaml new.yaml\n  tunnelform diff --node node-1 old.yaml new.yaml\n  \

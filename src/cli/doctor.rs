@@ -13,7 +13,6 @@ use tunnelform::topology::{Owner, Protocol};
 use super::input::Netns;
 use super::{DONE, FAILED, Output, Result, Terminal, print, print_json};
 
-/// Check whether this host can run IPIP tunnels, and what could disturb them. Needs no root.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform doctor\n  tunnelform doctor --netns blue --output json\n\n\

@@ -8,9 +8,6 @@ use tunnelform::topology::{Owner, Protocol, Topology};
 use super::input::{Netns, show, tally};
 use super::{DONE, Failure, Output, Result, Terminal, print, print_json, warn};
 
-/// Print what the kernel has: IPIP tunnels that nobody owns, with their addresses and routes, as a topology.
-///
-/// `apply --adopt` takes them over as they are. What a topology has no words for is left out, and named on standard error.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform export > hq.yaml\n  tunnelform export --owner hq\n  \

@@ -7,7 +7,6 @@ use tunnelform::{capture, plan, probe, watch};
 
 use super::{DONE, Failure, Result, print, print_json};
 
-/// Print the JSON Schema of the topology format, or of a document that another command prints.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform schema > topology.schema.json\n  tunnelform schema plan\n\n\
@@ -38,7 +37,6 @@ enum Of {
     WatchStatus,
 }
 
-/// Print a completion script for a shell.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  tunnelform completions bash > /etc/bash_completion.d/tunnelform\n\n\
@@ -50,7 +48,6 @@ pub(super) struct Completions {
     shell: Shell,
 }
 
-/// Print the manual page of the program, or of one of its commands.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform man | man -l -\n  tunnelform man apply > tunnelform-apply.1\n\n\

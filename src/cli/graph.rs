@@ -5,9 +5,6 @@ use tunnelform::graph::{Format, draw};
 use super::input::Input;
 use super::{DONE, Result, Terminal, print};
 
-/// Draw the topology: nodes in their underlay subnets, the tunnels or meshes that join them, overlay subnets.
-///
-/// More than 300 nodes are drawn as their underlay subnets, with what each has counted.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform graph fleet.yaml > fleet.svg\n  \

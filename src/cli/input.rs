@@ -21,7 +21,8 @@ const MOST_BYTES: u64 = (256 << 20) + 1;
 /// How many candidates an error names.
 const MOST_NAMED: usize = 20;
 
-/// The file to read.
+// These have no doc comments: a command that flattens one in would take it for its own description.
+
 #[derive(clap::Args)]
 pub(super) struct Input {
     /// The topology: a file, a directory whose *.yaml are one topology, or `-` for standard input.
@@ -29,7 +30,6 @@ pub(super) struct Input {
     pub(super) file: PathBuf,
 }
 
-/// The node to be.
 #[derive(clap::Args)]
 pub(super) struct NodeChoice {
     /// In a fleet, the node that this host is [default: $TUNNELFORM_NODE, else the host's name, else the node whose
@@ -38,7 +38,6 @@ pub(super) struct NodeChoice {
     pub(super) node: Option<Name>,
 }
 
-/// Where to work.
 #[derive(clap::Args)]
 pub(super) struct Netns {
     /// Work in the network namespace that `ip netns` calls so.

@@ -84,6 +84,7 @@ struct Stand<'a> {
     terminal: &'a Terminal,
     terms: &'a Terms,
     namespace: NamespaceId,
+    lock: &'a Lock,
     on_refusal: OnRefusal,
     shown: std::result::Result<(), Failure>,
     guarded: Option<Guarded>,
@@ -115,8 +116,8 @@ impl Witness for Stand<'_> {
         let Some(within) = self.options.confirm_within else {
             self.dismiss();
             if self.on_refusal == OnRefusal::Stop && may_stop_halfway {
-                let heir = Heir::leave(netns, self.terms, undo).map_err(no_way_back)?;
-                self.heir = Some(heir);
+                let heir = Heir::leave(netns, self.terms, undo, self.lock);
+                self.heir = Some(heir.map_err(no_way_back)?);
             }
             return Ok(());
         };
@@ -214,6 +215,7 @@ impl Options {
             terminal,
             terms,
             namespace,
+            lock: &lock,
             on_refusal,
             shown: Ok(()),
             guarded: None,

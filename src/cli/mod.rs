@@ -93,26 +93,68 @@ enum Output {
     Json,
 }
 
+// A run has one, and builds that one's arguments alone.
 #[derive(Subcommand)]
+#[command(defer = true)]
 enum Command {
+    /// Check topologies, each by itself. Needs no root and asks no kernel.
     Validate(validate::Validate),
+    /// Make the host as the topology says, or carry out a saved plan.
+    ///
+    /// A saved plan is carried out as it is, or not at all: on a host that is no longer as it was when the plan was made, it's
+    /// refused, and what differs is named.
     Apply(apply::Apply),
+    /// Take away what a topology owns, and nothing else.
     Destroy(apply::Destroy),
+    /// Keep the change that `apply --confirm-within` or `watch --confirm-within` has made.
     Confirm(confirm::Confirm),
+    /// Take back the change that `apply --confirm-within` or `watch --confirm-within` has made, without waiting.
     Rollback(confirm::Rollback),
+    /// Wait until the change is confirmed, or take it back. `apply --confirm-within` runs it.
     #[command(hide = true)]
     Guard(confirm::Guard),
+    /// Wait until a run is over, or take back what it has done when it's gone. `apply` runs it.
+    #[command(hide = true)]
+    Inherit(confirm::Inherit),
+    /// Show how each tunnel of a topology stands, and what a daemon knows of the peers. Needs no root.
     Status(status::Status),
+    /// Send echoes through each tunnel to the host at its other end.
+    ///
+    /// The echoes go to the peer's overlay address: the tunnel's own `probe: {target: ADDRESS}`, the other end of a point-to-point
+    /// address, the other host of a /30 or /31, or what the fleet knows. The largest packet that passes is looked for as
+    /// well, and compared with the tunnel's MTU. Needs CAP_NET_RAW.
     Probe(probe::Probe),
+    /// Keep the host as the topology says: follow the file and the kernel until a signal ends it.
+    ///
+    /// Tunnels for which the topology says `probe:` are probed all the time, which needs CAP_NET_RAW; with `withdraw_routes`
+    /// a dead peer's routes are taken out until it answers again.
+    ///
+    /// SIGHUP reads the file and makes a pass at once; SIGTERM and SIGINT end it and leave the network as it is.
     Watch(watch::Watch),
+    /// Check whether this host can run IPIP tunnels, and what could disturb them. Needs no root.
     Doctor(doctor::Doctor),
+    /// Show what a change of the file changes on each node. Needs no root, no kernel and no host.
+    ///
+    /// It compares what the two files want. What else a host has, and what has drifted there, it can't know: `apply
+    /// --dry-run` does.
     Diff(diff::Diff),
+    /// Show a plan that `apply --dry-run --out` has saved.
     Show(show::Show),
+    /// Print the single-host topology that a node gets: every mesh as tunnels, addresses and routes.
     Render(render::Render),
+    /// Draw the topology: nodes in their underlay subnets, the tunnels or meshes that join them, overlay subnets.
+    ///
+    /// More than 300 nodes are drawn as their underlay subnets, with what each has counted.
     Graph(graph::Graph),
+    /// Print what the kernel has: IPIP tunnels that nobody owns, with their addresses and routes, as a topology.
+    ///
+    /// `apply --adopt` takes them over as they are. What a topology has no words for is left out, and named on standard error.
     Export(export::Export),
+    /// Print the JSON Schema of the topology format, or of a document that another command prints.
     Schema(generate::Schema),
+    /// Print a completion script for a shell.
     Completions(generate::Completions),
+    /// Print the manual page of the program, or of one of its commands.
     Man(generate::Man),
 }
 
@@ -179,6 +221,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Confirm(command) => command.run(),
         Command::Rollback(command) => command.run(&terminal),
         Command::Guard(command) => command.run(),
+        Command::Inherit(command) => command.run(),
         Command::Status(command) => command.run(&terminal),
         Command::Probe(command) => command.run(&terminal),
         Command::Watch(command) => command.run(),

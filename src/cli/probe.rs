@@ -10,11 +10,6 @@ use tunnelform::topology::{Timeout, Topology};
 use super::input::{Input, Netns, NodeChoice};
 use super::{CHANGES, DONE, Failure, Output, Result, Terminal, print, print_json, warn};
 
-/// Send echoes through each tunnel to the host at its other end.
-///
-/// The echoes go to the peer's overlay address: the tunnel's own `probe: {target: ADDRESS}`, the other end of a point-to-point
-/// address, the other host of a /30 or /31, or what the fleet knows. The largest packet that passes is looked for as
-/// well, and compared with the tunnel's MTU. Needs CAP_NET_RAW.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform probe hq.yaml\n  tunnelform apply fleet.yaml && tunnelform probe fleet.yaml\n  \

@@ -5,7 +5,6 @@ use tunnelform::topology::Topology;
 use super::input::{Input, NodeChoice, show, tally};
 use super::{DONE, Failure, Output, Result, Terminal, print, print_json};
 
-/// Print the single-host topology that a node gets: every mesh as tunnels, addresses and routes.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform render fleet.yaml --node node-1\n  \

@@ -12,7 +12,6 @@ use super::markdown::{Form, markdown};
 use super::offline::NodePlan;
 use super::{DONE, Failure, Result, Terminal, print, print_json};
 
-/// Show a plan that `apply --dry-run --out` has saved.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform show plan.json\n  tunnelform show --output markdown plans/*.json\n\n\

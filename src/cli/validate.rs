@@ -8,7 +8,6 @@ use tunnelform::topology::{Parsed, Topology};
 use super::input::{Input, Unusable, counted, show, tally};
 use super::{DONE, FAILED, Failure, Output, Result, Terminal, complain, print, print_json};
 
-/// Check topologies, each by itself. Needs no root and asks no kernel.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform validate hq.yaml\n  tunnelform validate hosts/*.yaml\n  helm template . | \

@@ -11,12 +11,6 @@ use super::input::{Input, Netns, NodeChoice};
 use super::make::Within;
 use super::{DONE, Failure, Result, require_privilege};
 
-/// Keep the host as the topology says: follow the file and the kernel until a signal ends it.
-///
-/// Tunnels for which the topology says `probe:` are probed all the time, which needs CAP_NET_RAW; with `withdraw_routes`
-/// a dead peer's routes are taken out until it answers again.
-///
-/// SIGHUP reads the file and makes a pass at once; SIGTERM and SIGINT end it and leave the network as it is.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform watch /etc/tunnelform/hq.yaml\n  tunnelform watch --resync 1m --log-format json \

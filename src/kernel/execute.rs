@@ -19,6 +19,7 @@ const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
+const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
 
 /// The longest duplicate address detection: a random delay of up to a second, then a second for each of its probes, one
@@ -207,7 +208,7 @@ impl Run<'_> {
             (Part::Put, Delta::Replace { to, .. }, _) if self.indices.contains_key(&name) => {
                 let index = self.indices.get(&name).copied();
                 let to = stand_in.map_or_else(|| to.clone(), |_| waiting(to));
-                link::create(name, index, &to, &self.indices).map(Vec::from)
+                link::create(name, index, &to, &self.indices)
             }
             (
                 Part::Put,
@@ -215,12 +216,12 @@ impl Run<'_> {
                 _,
             ) => {
                 self.renewed.insert(name);
-                link::create(name, None, to, &self.indices).map(Vec::from)
+                link::create(name, None, to, &self.indices)
             }
             (Part::Prepare, Delta::Replace { from, to, .. }, Some(stand_in)) => {
                 self.renewed.insert(stand_in);
                 match self::stand_in(from, to) {
-                    Some(made) => link::create(stand_in, None, &made, &self.indices).map(Vec::from),
+                    Some(made) => link::create(stand_in, None, &made, &self.indices),
                     None => Ok(Vec::new()),
                 }
             }
@@ -389,7 +390,7 @@ impl Run<'_> {
         let results = self.channel.transact(requests)?;
         for ((change, removes), result) in tags.into_iter().zip(results) {
             match result {
-                Err(refusal) if !(removes && is_gone(&refusal)) => {
+                Err(refusal) if !self.is_as_wanted(change, removes, &refusal) => {
                     let source = self.source(change);
                     let source = source.filter(|_| refusal.errno == EINVAL);
                     self.refused |= source.is_none();
@@ -403,6 +404,16 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a request was refused because all is already as it would make it.
+    fn is_as_wanted(&self, change: usize, removes: bool, refusal: &Refusal) -> bool {
+        match self.plan.changes[change] {
+            _ if removes => is_gone(refusal),
+            // Where there is no IPv6 no address of it is made.
+            Change::Tunnel(..) => refusal.errno == EAFNOSUPPORT,
+            Change::Address(..) | Change::Route(..) => false,
+        }
     }
 
     /// The IPv6 source that a route prefers.

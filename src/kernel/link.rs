@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoIpTunnel, InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage, TunnelEncapFlags,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpTunnel, InfoKind, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, TunnelEncapFlags,
 };
 
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL, Request};
@@ -272,8 +272,13 @@ fn link_info(kind: &Kind, indices: &Indices) -> Result<LinkAttribute, InterfaceN
     }
 }
 
-/// The requests that create a tunnel, bring it up and mark it. They belong into one send: the kernel ignores an alias
-/// in the request that creates a device. With an index, the device has that one.
+/// The requests that create a tunnel, mark it and bring it up. They belong into one send: the kernel ignores an alias in
+/// the request that creates a device. With an index, the device has that one.
+///
+/// An ipip tunnel carries no IPv6 (`ipip_tunnel_xmit`), so it gets no link-local address, from which the kernel would only
+/// send what is dropped. A host without IPv6 refuses that with EAFNOSUPPORT, as does a tunnel whose MTU is below IPv6's.
+/// Every event of a device that is up has IPv6 look through all its routes, of which a link-local address makes two
+/// (`rt6_sync_up`): among many tunnels that takes most of the time, so all but the last request find the device down.
 ///
 /// # Errors
 /// The underlay device, if it doesn't exist.
@@ -282,28 +287,38 @@ pub(super) fn create(
     index: Option<u32>,
     tunnel: &Tunnel,
     indices: &Indices,
-) -> Result<[Request; 2], InterfaceName> {
+) -> Result<Vec<Request>, InterfaceName> {
     let ifname = LinkAttribute::IfName(name.to_string());
     let mut message = LinkMessage::default();
     message.header.index = index.unwrap_or(0);
-    admin_state(&mut message, tunnel.state);
     message.attributes = vec![
         ifname.clone(),
         LinkAttribute::Mtu(tunnel.mtu),
         link_info(&tunnel.kind, indices)?,
     ];
-    let mut mark = LinkMessage::default();
-    mark.attributes = vec![ifname, LinkAttribute::IfAlias(tunnel.alias.clone())];
-    Ok([
-        Request {
-            message: RouteNetlinkMessage::NewLink(message),
-            flags: NLM_F_CREATE | NLM_F_EXCL,
-        },
-        Request {
-            message: RouteNetlinkMessage::SetLink(mark),
+    let mut requests = vec![Request {
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }];
+    let mut set = |attribute: Option<LinkAttribute>, state: Option<AdminState>| {
+        let mut message = LinkMessage::default();
+        if let Some(state) = state {
+            admin_state(&mut message, state);
+        }
+        message.attributes = [ifname.clone()].into_iter().chain(attribute).collect();
+        requests.push(Request {
+            message: RouteNetlinkMessage::SetLink(message),
             flags: 0,
-        },
-    ])
+        });
+    };
+    set(Some(LinkAttribute::IfAlias(tunnel.alias.clone())), None);
+    let no_address = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+    let no_address = vec![AfSpecUnspec::Inet6(no_address)];
+    set(Some(LinkAttribute::AfSpecUnspec(no_address)), None);
+    if tunnel.state == AdminState::Up {
+        set(None, Some(tunnel.state));
+    }
+    Ok(requests)
 }
 
 /// The request that changes a tunnel in place. The options of its kind are sent only where they differ: the kernel

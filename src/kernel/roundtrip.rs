@@ -214,12 +214,22 @@ proptest! {
 
     #[test]
     fn tunnels(tunnel in tunnel()) {
-        let [create, mark] = link::create("tun9".parse().unwrap(), None, &tunnel, &indices()).unwrap();
-        let (bytes, marking) = (payload(&create.message), payload(&mark.message));
-        let read = link::decode(&bytes).unwrap();
-        prop_assert_eq!(read.name.to_string(), "tun9");
-        let mut found = read.tunnel.unwrap().named(|index| name_of(index).unwrap());
-        found.alias = link::decode(&marking).unwrap().device.alias;
+        let requests = link::create("tun9".parse().unwrap(), None, &tunnel, &indices()).unwrap();
+        let messages: Vec<_> = requests.iter().map(|request| payload(&request.message)).collect();
+        let mut read = messages.iter().map(|bytes| link::decode(bytes).unwrap());
+        let created = read.next().unwrap();
+        prop_assert_eq!(created.name.to_string(), "tun9");
+        let mut found = created.tunnel.unwrap().named(|index| name_of(index).unwrap());
+        prop_assert_eq!(found.state, AdminState::Down);
+        for set in read {
+            prop_assert_eq!(set.name, created.name);
+            if !set.device.alias.is_empty() {
+                found.alias = set.device.alias;
+            }
+            if set.device.up {
+                found.state = AdminState::Up;
+            }
+        }
         prop_assert_eq!(found, tunnel);
     }
 

@@ -3,44 +3,38 @@
 //! Going back is planning as usual, towards what was. Ownership plays no part in it: what was adopted goes back to
 //! nobody, and what the kernel dropped of others' is put back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+mod written;
 
-use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::order::{is_kernels_address, is_kernels_route};
 use super::{Change, Delta, Plan, in_place, order, stand_in};
+use written::{pairs, places};
+
 use crate::state::{Address, AddressKey, InterfaceName, Observed, Route, RouteKey, State, Tunnel};
 
 /// What plans touch, as it was before the first of them. As JSON it waits in a file for whoever goes back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Document", from = "Document")]
 pub struct Undo {
     /// What they change; `None`: it wasn't there.
+    #[serde(with = "pairs")]
     tunnels: BTreeMap<InterfaceName, Option<Tunnel>>,
+    #[serde(with = "pairs")]
     addresses: BTreeMap<AddressKey, Option<Address>>,
+    #[serde(with = "pairs")]
     routes: BTreeMap<RouteKey, Option<Route>>,
     /// What the kernel drops because of them, and nobody's change says.
-    along: State,
+    #[serde(with = "pairs")]
+    addresses_along: BTreeMap<AddressKey, Address>,
+    #[serde(with = "pairs")]
+    routes_along: BTreeMap<RouteKey, Route>,
     /// The IPv4 addresses of the devices concerned, in the kernel's order.
+    #[serde(with = "places")]
     order: BTreeMap<InterfaceName, Vec<AddressKey>>,
 }
-
-/// [`Undo`] as it's written: lists, as a JSON map's keys are words.
-#[derive(Serialize, Deserialize)]
-struct Document {
-    tunnels: Vec<(InterfaceName, Option<Tunnel>)>,
-    addresses: Vec<(Key, Option<Address>)>,
-    routes: Vec<(RouteKey, Option<Route>)>,
-    addresses_along: Vec<(Key, Address)>,
-    routes_along: Vec<(RouteKey, Route)>,
-    order: Vec<Key>,
-}
-
-/// An [`AddressKey`], whole.
-type Key = (InterfaceName, IpAddr, Option<IpNet>);
 
 impl Undo {
     /// Remembers what a plan, made for `observed`, is about to touch. What an earlier one has touched is known already.
@@ -82,7 +76,7 @@ impl Undo {
     }
 
     fn note_order(&mut self, observed: &Observed) {
-        let touched = self.addresses.keys().chain(self.along.addresses.keys());
+        let touched = self.addresses.keys().chain(self.addresses_along.keys());
         let concerned: BTreeSet<InterfaceName> = touched
             .map(|key| key.device)
             .filter(|device| !self.order.contains_key(device))
@@ -107,11 +101,11 @@ impl Undo {
             gone && !self.routes.contains_key(key) && !is_kernels_route(route.protocol)
         });
         for (key, address) in addresses {
-            let along = self.along.addresses.entry(*key);
+            let along = self.addresses_along.entry(*key);
             along.or_insert_with(|| address.clone());
         }
         for (key, route) in routes {
-            let along = self.along.routes.entry(*key);
+            let along = self.routes_along.entry(*key);
             along.or_insert_with(|| route.clone());
         }
     }
@@ -141,16 +135,13 @@ impl Undo {
         restore(&mut before.addresses, &self.addresses);
         restore(&mut before.routes, &self.routes);
         // What somebody has put there meanwhile is theirs.
-        let State {
-            tunnels: _,
-            addresses,
-            routes,
-        } = self.along.clone();
-        for (key, address) in addresses {
-            before.addresses.entry(key).or_insert(address);
+        for (key, address) in &self.addresses_along {
+            let there = before.addresses.entry(*key);
+            there.or_insert_with(|| address.clone());
         }
-        for (key, route) in routes {
-            before.routes.entry(key).or_insert(route);
+        for (key, route) in &self.routes_along {
+            let there = before.routes.entry(*key);
+            there.or_insert_with(|| route.clone());
         }
         before
     }
@@ -204,7 +195,7 @@ impl Undo {
         }
         let places = self.places();
         let misplaced = self.misplaced(&places, before, now);
-        let keys = self.addresses.keys().chain(self.along.addresses.keys());
+        let keys = self.addresses.keys().chain(self.addresses_along.keys());
         let keys: BTreeSet<AddressKey> = keys.chain(&misplaced).copied().collect();
         let mut keys: Vec<AddressKey> = keys.into_iter().filter(|key| !goes(key.device)).collect();
         keys.sort_by_key(|key| places.get(key).copied().unwrap_or(usize::MAX));
@@ -220,7 +211,7 @@ impl Undo {
             };
             changes.extend(delta.map(|delta| Change::Address(key, delta)));
         }
-        for key in self.routes.keys().chain(self.along.routes.keys()) {
+        for key in self.routes.keys().chain(self.routes_along.keys()) {
             let (from, to) = (routes.get(key), before.routes.get(key));
             let update = |from: &Route, to: &Route| Delta::Update {
                 from: from.clone(),
@@ -264,81 +255,5 @@ fn delta<T: Clone + PartialEq>(
         (None, Some(to)) => Some(Delta::Create(to.clone())),
         (Some(from), None) => Some(Delta::delete(from.clone())),
         (Some(from), Some(to)) => (from != to).then(|| change(from, to)),
-    }
-}
-
-impl From<AddressKey> for Key {
-    fn from(key: AddressKey) -> Self {
-        let AddressKey {
-            device,
-            local,
-            network,
-        } = key;
-        (device, local, network)
-    }
-}
-
-impl From<Key> for AddressKey {
-    fn from((device, local, network): Key) -> Self {
-        Self {
-            device,
-            local,
-            network,
-        }
-    }
-}
-
-fn rekeyed<K, L: From<K>, V, C: FromIterator<(L, V)>>(
-    pairs: impl IntoIterator<Item = (K, V)>,
-) -> C {
-    let pairs = pairs.into_iter();
-    pairs.map(|(key, value)| (key.into(), value)).collect()
-}
-
-impl From<Undo> for Document {
-    fn from(undo: Undo) -> Self {
-        let Undo {
-            tunnels,
-            addresses,
-            routes,
-            along,
-            order,
-        } = undo;
-        Self {
-            tunnels: tunnels.into_iter().collect(),
-            addresses: rekeyed(addresses),
-            routes: routes.into_iter().collect(),
-            addresses_along: rekeyed(along.addresses),
-            routes_along: along.routes.into_iter().collect(),
-            order: order.into_values().flatten().map(Key::from).collect(),
-        }
-    }
-}
-
-impl From<Document> for Undo {
-    fn from(document: Document) -> Self {
-        let Document {
-            tunnels,
-            addresses,
-            routes,
-            addresses_along,
-            routes_along,
-            order: flat,
-        } = document;
-        let mut order: BTreeMap<_, Vec<AddressKey>> = BTreeMap::new();
-        for key in flat.into_iter().map(AddressKey::from) {
-            order.entry(key.device).or_default().push(key);
-        }
-        Self {
-            tunnels: tunnels.into_iter().collect(),
-            addresses: rekeyed(addresses),
-            routes: routes.into_iter().collect(),
-            along: State {
-                tunnels: BTreeMap::new(),
-                addresses: rekeyed(addresses_along),
-                routes: routes_along.into_iter().collect(),
-            },
-            order,
-        }
     }
 }

@@ -14,7 +14,7 @@ use crate::state::{Observed, State};
 /// A change of this process that is on trial. Dropped, it's for the next daemon to take back.
 pub(crate) struct Own {
     namespace: NamespaceId,
-    journal: Journal,
+    journal: Journal<'static>,
     /// The host before the change.
     before: State,
     /// Tells others that the way back is watched.
@@ -52,7 +52,7 @@ impl Own {
         observed: &Observed,
     ) -> Result<(), Error> {
         self.journal.generation = Some(generation.to_owned());
-        let undo = &mut self.journal.undo;
+        let undo = self.journal.undo.to_mut();
         undo.note_since(plan, observed, &self.before);
         self.journal.write(self.namespace)
     }
@@ -104,7 +104,7 @@ impl Own {
 }
 
 /// The journal of a daemon that was killed.
-fn abandoned(namespace: NamespaceId) -> Result<Option<Journal>, Error> {
+fn abandoned(namespace: NamespaceId) -> Result<Option<Journal<'static>>, Error> {
     let journal = Journal::read(namespace)?;
     Ok(journal.filter(|journal| journal.generation.is_some() && !is_there(namespace)))
 }

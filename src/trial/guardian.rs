@@ -3,6 +3,7 @@
 //! It's told by a pipe what becomes of the run that made the change: a pipe that closes without a word means that the
 //! run was killed.
 
+use std::borrow::Cow;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -30,7 +31,7 @@ const UNTIL_LEFT: Duration = Duration::from_secs(2);
 /// A change that is made under a guardian's eyes. Dropped, it's taken back.
 pub struct Guarded {
     namespace: NamespaceId,
-    journal: Journal,
+    journal: Journal<'static>,
     within: Duration,
     pipe: ChildStdin,
 }
@@ -81,7 +82,7 @@ impl Guarded {
     /// # Errors
     /// [`Error::Journal`]: without it there is no way back.
     pub fn note(&mut self, undo: &Undo) -> Result<(), Error> {
-        self.journal.undo.clone_from(undo);
+        self.journal.undo = Cow::Owned(undo.clone());
         self.journal.write(self.namespace)
     }
 

@@ -1,94 +1,119 @@
 //! A process that is left behind when a run is killed in the middle: it takes back what was done.
 //!
-//! It's a copy of the run itself, made before anything is touched, so it knows what was there, and holds the namespace's
-//! lock as the run does: nobody comes between.
+//! It's this program again, started before anything is touched, and small: what it needs it reads only when the run is
+//! gone. Until then that is in memory which has no name and goes with its last reader. The namespace's lock is its own, too:
+//! nobody comes between.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitOptions, setsid, waitpid};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Error;
-use super::journal::{Ended, Journal, Reason};
+use super::journal::{Journal, Reason};
 use crate::kernel::Kernel;
+use crate::lock::Lock;
 use crate::plan::{Terms, Undo};
-use crate::reconcile;
 
 /// What it's told when the run needs it no more.
 const DISMISSED: &[u8] = b"done";
 
+/// Bytes.
+const WRITTEN_AT_ONCE: usize = 64 << 10;
+
 /// The process. Dropped, or lost with the run, it takes back what was done.
-pub struct Heir {
-    process: Pid,
-    pipe: File,
-}
+pub struct Heir(Child);
 
 impl Heir {
-    /// Leaves a copy of this process behind, which must have no other thread. Under the namespace's lock.
+    /// Leaves it behind, by running this program's `inherit`. Under the namespace's lock.
     ///
     /// # Errors
-    /// [`Error::Guardian`]: no process more, or no descriptor.
-    pub fn leave(netns: Option<&str>, terms: &Terms, undo: &Undo) -> Result<Self, Error> {
-        let (ear, mouth) =
-            pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Error::Guardian(errno.into()))?;
-        // SAFETY: the copy has this thread alone, and this process no other that could hold a lock the copy needs: the
-        // one that enters namespaces has ended.
-        match unsafe { libc::fork() } {
-            -1 => Err(Error::Guardian(io::Error::last_os_error())),
-            0 => {
-                drop(mouth);
-                wait(ear, netns, terms, undo);
-                // SAFETY: ends this process at once: what the run has buffered is the run's to write.
-                unsafe { libc::_exit(0) }
-            }
-            process => Ok(Self {
-                process: Pid::from_raw(process)
-                    .ok_or_else(|| Error::Guardian(io::ErrorKind::InvalidData.into()))?,
-                pipe: mouth.into(),
-            }),
-        }
+    /// [`Error::Guardian`]: no process more, or no descriptor, or no memory.
+    pub fn leave(
+        netns: Option<&str>,
+        terms: &Terms,
+        undo: &Undo,
+        lock: &Lock,
+    ) -> Result<Self, Error> {
+        let start = || {
+            let will = written(&Journal::of(terms, undo))?;
+            let mut heir = Command::new("/proc/self/exe");
+            heir.arg0("tunnelform")
+                .arg("inherit")
+                .arg(format!("--will={}", will.as_raw_fd()))
+                .args(netns.map(|name| format!("--netns={name}")))
+                // What a terminal sends to the run isn't meant for whoever cleans up after it.
+                .process_group(0)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null());
+            let _handed_on = [Inherited::of(&will)?, Inherited::of(lock)?];
+            heir.spawn()
+        };
+        start().map(Self).map_err(Error::Guardian)
     }
 
     /// Nothing is to be taken back, or somebody else sees to it.
     pub fn dismiss(self) {
-        let Self { process, mut pipe } = self;
-        // If it's gone there is nobody to dismiss.
-        let _ = pipe.write_all(DISMISSED);
-        // It listens to the end.
-        drop(pipe);
-        while let Err(rustix::io::Errno::INTR) = waitpid(Some(process), WaitOptions::empty()) {}
+        let Self(mut heir) = self;
+        if let Some(mut ear) = heir.stdin.take() {
+            // If it's gone there is nobody to dismiss.
+            let _ = ear.write_all(DISMISSED);
+        }
+        let _ = heir.wait();
     }
 }
 
-/// Until the run is over, or gone.
-fn wait(ear: OwnedFd, netns: Option<&str>, terms: &Terms, undo: &Undo) {
-    // What ends the run, by hand or by a service manager, isn't meant for whoever cleans up after it.
-    let _ = setsid();
+fn written(journal: &Journal) -> io::Result<File> {
+    let will = File::from(memfd_create("will", MemfdFlags::CLOEXEC)?);
+    let mut will = BufWriter::with_capacity(WRITTEN_AT_ONCE, will);
+    serde_json::to_writer(&mut will, journal)?;
+    will.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+/// A descriptor that goes to whatever program is started meanwhile.
+struct Inherited<'a>(BorrowedFd<'a>);
+
+impl<'a> Inherited<'a> {
+    fn of(file: &'a impl AsFd) -> io::Result<Self> {
+        fcntl_setfd(file, FdFlags::empty())?;
+        Ok(Self(file.as_fd()))
+    }
+}
+
+impl Drop for Inherited<'_> {
+    fn drop(&mut self) {
+        let _ = fcntl_setfd(self.0, FdFlags::CLOEXEC);
+    }
+}
+
+/// Be the heir: waits until the run is over, or gone, and then takes back what it has done. What `tunnelform inherit` does.
+/// `will` is the descriptor of what it has left.
+///
+/// # Errors
+/// When it can't be taken back.
+pub fn inherit(netns: Option<&str>, will: RawFd) -> Result<(), Error> {
+    // A service manager's signal to all is meant for the run.
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
     let mut told = Vec::new();
-    let _ = File::from(ear).read_to_end(&mut told);
+    let _ = io::stdin().take(64).read_to_end(&mut told);
     if told == DISMISSED {
-        return;
+        return Ok(());
     }
-    let ended = Kernel::open(netns)
-        .map_err(Error::from)
-        .and_then(|mut kernel| {
-            let taken_back = reconcile::take_back(&mut kernel, undo, terms.protocol);
-            let journal = Journal::new(terms, std::process::id());
-            let ended = Ended::new(&journal, Reason::Interrupted, Vec::new(), &taken_back);
-            ended.leave(kernel.namespace())?;
-            Ok(ended)
-        });
-    let text = match ended {
-        Ok(ended) => ended.to_string(),
-        Err(error) => format!("what was done before the run ended couldn't be taken back: {error}"),
-    };
-    let _ = writeln!(io::stderr(), "tunnelform: {text}");
+    let will = File::open(format!("/proc/self/fd/{will}")).map_err(Error::Guardian)?;
+    let journal: Journal = serde_json::from_reader(BufReader::new(will))
+        .map_err(|error| Error::Guardian(error.into()))?;
+    let mut kernel = Kernel::open(netns)?;
+    let (_, ended) = super::go_back(&mut kernel, &journal, Reason::Interrupted, Vec::new());
+    ended.leave(kernel.namespace())?;
+    let _ = writeln!(io::stderr(), "tunnelform: {ended}");
+    Ok(())
 }

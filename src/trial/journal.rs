@@ -1,5 +1,6 @@
 //! The files of a trial: what is needed to go back, and how it ended.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -26,7 +27,7 @@ const MOST_BYTES: u64 = 1 << 30;
 
 /// What is needed to go back.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Journal {
+pub(super) struct Journal<'a> {
     format_version: u32,
     /// Name of the topology whose change is on trial.
     pub(super) topology: String,
@@ -38,7 +39,7 @@ pub(super) struct Journal {
     pub(super) generation: Option<String>,
     /// Milliseconds since boot, the time in suspension among them; `None`: the change is being made.
     deadline: Option<u64>,
-    pub(super) undo: Undo,
+    pub(super) undo: Cow<'a, Undo>,
 }
 
 /// How a trial ended by itself.
@@ -92,7 +93,7 @@ impl fmt::Display for Ended {
     }
 }
 
-impl Journal {
+impl Journal<'_> {
     pub(super) fn new(terms: &Terms, guardian: u32) -> Self {
         Self {
             format_version: FORMAT_VERSION,
@@ -101,7 +102,15 @@ impl Journal {
             route_protocol: terms.protocol,
             generation: None,
             deadline: None,
-            undo: Undo::default(),
+            undo: Cow::default(),
+        }
+    }
+
+    /// Of a change that is being made.
+    pub(super) fn of<'a>(terms: &Terms, undo: &'a Undo) -> Journal<'a> {
+        Journal {
+            undo: Cow::Borrowed(undo),
+            ..Journal::new(terms, std::process::id())
         }
     }
 

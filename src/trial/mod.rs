@@ -25,7 +25,7 @@ use crate::lock::{self, Lock};
 use crate::reconcile::{self, TakenBack};
 pub(crate) use daemon::{Own, take_back_abandoned};
 pub use guardian::{Guarded, guard};
-pub use heir::Heir;
+pub use heir::{Heir, inherit};
 use journal::Journal;
 pub use journal::{Ended, Reason};
 

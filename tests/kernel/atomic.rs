@@ -189,9 +189,12 @@ fn signal_apply(host: &Host, signal: Signal) {
     let is_apply = |command: &[u8]| {
         let command = String::from_utf8_lossy(command);
         let mut words = command.trim_end_matches('\0').split('\0');
-        words.next() == Some(TUNNELFORM)
-            && words.next() == Some("apply")
-            && words.next_back() == Some(&host.netns)
+        let program = words
+            .next()
+            .is_some_and(|word| word.ends_with("tunnelform"));
+        let what = matches!(words.next(), Some("apply" | "inherit"));
+        let netns = words.next_back();
+        program && what && netns.is_some_and(|word| word.ends_with(&host.netns))
     };
     let processes = std::fs::read_dir("/proc").expect("it's there").flatten();
     let found = processes.filter(|process| {

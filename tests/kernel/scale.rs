@@ -18,8 +18,8 @@ const WIDENED: usize = SNAPSHOT + 2;
 const NARROW: usize = SNAPSHOT - 1;
 /// Devices that are asked for in one send: their answers share the receive buffer.
 const DEVICES: usize = 16;
-/// Starting, reading the file, the lock, the copy that takes back what a killed run did; the receives.
-const SYSTEM_CALLS: usize = 500;
+/// Starting, reading the file, the lock, starting the process that takes back what a killed run did; the receives.
+const SYSTEM_CALLS: usize = 700;
 
 fn topology(tunnels: usize, ttl: impl Fn(usize) -> u8) -> String {
     let mut text =
@@ -143,7 +143,7 @@ fn a_thousand_tunnels() {
     let tenth = topology(TUNNELS, |n| if n.is_multiple_of(10) { 32 } else { 64 });
     // The topology's own objects and everybody's routes, as places may be taken; the new indices; all again at the end, but
     // for the ways, which nothing has changed.
-    let create = [2 * TUNNELS, 2 * TUNNELS];
+    let create = [4 * TUNNELS, 2 * TUNNELS];
     let most = Asked::at_most(WIDENED + 1 + SNAPSHOT, TUNNELS, 0, &create);
     takes(&host, &same, ("create", 3 * TUNNELS), most);
     let most = Asked::at_most(SNAPSHOT, TUNNELS, 0, &[]);

@@ -22,7 +22,6 @@ use super::{
     CHANGES, DONE, Failure, Output, Result, Terminal, note, print, print_json, tell_of_daemon, warn,
 };
 
-/// Show how each tunnel of a topology stands, and what a daemon knows of the peers. Needs no root.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tunnelform status hq.yaml\n  tunnelform status --output json hq.yaml\n\n\
