@@ -255,7 +255,7 @@ mod tests {
 
     prop_compose! {
         fn any_device()(index: u32, kind in "[a-z]{0,4}", mtu: u32, up: bool, alias in text(), group: u32) -> Device {
-            Device { index, kind, mtu, up, alias, group, counters: Default::default() }
+            Device { index, kind: kind.into(), mtu, up, alias: alias.into(), group, counters: None }
         }
     }
 

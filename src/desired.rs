@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use smol_str::ToSmolStr;
 
 use crate::state::{
     Address, AddressKey, AdminState, Desired, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
@@ -323,7 +324,7 @@ impl Build<'_> {
                 address
                     .label
                     .as_ref()
-                    .map_or_else(|| device.to_string(), |label| label.0.clone()),
+                    .map_or_else(|| device.to_smolstr(), |label| label.0.clone()),
             ),
             IpAddr::V6(_) => None,
         };

@@ -44,6 +44,10 @@ const HALF_DONE: u8 = 3;
 /// Bytes, as many as a pipe takes at once.
 const OUTPUT_BUFFER: usize = 64 << 10;
 
+/// Of memory that is free, bytes. Single pieces of a quarter of it are given back all the same.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: i32 = 4 << 20;
+
 /// Makes a host's IPIP tunnels, addresses and routes match a YAML file.
 #[derive(Parser)]
 #[command(name = "tunnelform", version, arg_required_else_help = true, after_help = EXAMPLES)]
@@ -210,6 +214,9 @@ type Result = std::result::Result<u8, Failure>;
 
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if !matches!(arguments.command, Command::Watch(_)) {
+        keep_memory();
+    }
     log(&arguments);
     let terminal = Terminal {
         color: arguments.color,
@@ -239,6 +246,17 @@ pub(crate) fn main() -> ExitCode {
         complain(&terminal, &message);
         FAILED
     }))
+}
+
+/// What a command frees it mostly needs again at once, and the kernel hands out anew, page by page, what it got back. A
+/// daemon, which stays, gives memory back.
+fn keep_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes numbers, and no other thread allocates yet.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT_BYTES / 4);
+    }
 }
 
 /// A daemon logs what it does; a command, which says it anyway, only how.

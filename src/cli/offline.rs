@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use comfy_table::{CellAlignment, Table};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
+use smol_str::ToSmolStr;
 use tunnelform::capture;
 use tunnelform::desired::desired;
 use tunnelform::plan::{self, Counts, Document, NodeDocument, Plan, Style, Terms};
@@ -98,7 +99,7 @@ pub(super) fn bare(topology: &Topology, node: Option<&Name>) -> Observed {
         peer: None,
         broadcast: None,
         scope: Scope::GLOBAL,
-        label: Some(device.to_string()),
+        label: Some(device.to_smolstr()),
         noprefixroute: false,
         metric: 0,
         protocol: 0,

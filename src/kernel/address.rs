@@ -139,9 +139,11 @@ pub(super) fn put(
     message
         .attributes
         .extend(broadcast.map(AddressAttribute::Broadcast));
-    message
-        .attributes
-        .extend(label.clone().map(AddressAttribute::Label));
+    message.attributes.extend(
+        label
+            .as_deref()
+            .map(|label| AddressAttribute::Label(label.to_owned())),
+    );
     let mut flags = 0;
     if *noprefixroute {
         flags |= IFA_F_NOPREFIXROUTE;

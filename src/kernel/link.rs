@@ -8,6 +8,8 @@ use netlink_packet_route::link::{
     LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, TunnelEncapFlags,
 };
 
+use smol_str::SmolStr;
+
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL, Request};
 use super::{Error, Indices, wire};
 use crate::state::{
@@ -74,12 +76,12 @@ pub(super) fn decode(payload: &[u8]) -> Result<RawLink, Error> {
     let mut alternative_names = Vec::new();
     let mut device = Device {
         index: wire::u32(&header[4..])?,
-        kind: String::new(),
+        kind: SmolStr::default(),
         mtu: 0,
         up: wire::u32(&header[8..])? & IFF_UP != 0,
-        alias: String::new(),
+        alias: SmolStr::default(),
         group: 0,
-        counters: Counters::default(),
+        counters: None,
     };
     for attribute in wire::attributes(attributes) {
         match attribute? {
@@ -87,7 +89,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<RawLink, Error> {
             (IFLA_MTU, value) => device.mtu = wire::u32(value)?,
             (IFLA_IFALIAS, value) => device.alias = wire::text(value),
             (IFLA_GROUP, value) => device.group = wire::u32(value)?,
-            (IFLA_STATS64, value) => device.counters = counters(value)?,
+            (IFLA_STATS64, value) => device.counters = Some(counters(value)?.into()),
             (IFLA_PROP_LIST, value) => {
                 for property in wire::attributes(value) {
                     if let (IFLA_ALT_IFNAME, value) = property? {
@@ -311,7 +313,7 @@ pub(super) fn create(
             flags: 0,
         });
     };
-    set(Some(LinkAttribute::IfAlias(tunnel.alias.clone())), None);
+    set(Some(LinkAttribute::IfAlias(tunnel.alias.to_string())), None);
     let no_address = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
     let no_address = vec![AfSpecUnspec::Inet6(no_address)];
     set(Some(LinkAttribute::AfSpecUnspec(no_address)), None);
@@ -339,7 +341,7 @@ pub(super) fn update(
     if from.alias != to.alias {
         message
             .attributes
-            .push(LinkAttribute::IfAlias(to.alias.clone()));
+            .push(LinkAttribute::IfAlias(to.alias.to_string()));
     }
     if from.kind != to.kind {
         message.attributes.push(link_info(&to.kind, indices)?);

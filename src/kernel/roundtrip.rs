@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
+use smol_str::SmolStr;
 
 use super::route::Family;
 use super::{Indices, address, link, route};
@@ -87,7 +88,7 @@ prop_compose! {
         let (local, remote, device) = ends;
         let encap = encap.map(|(kind, flags, sport, dport)| Encap { kind, flags, sport, dport });
         let ipip = Ipip { local, remote, device, mode, ttl: Ttl(ttl), tos: Tos(tos), pmtudisc, fwmark, external, encap };
-        Tunnel { kind: Kind::Ipip(ipip), mtu, state, alias }
+        Tunnel { kind: Kind::Ipip(ipip), mtu, state, alias: alias.into() }
     }
 }
 
@@ -120,7 +121,7 @@ pub(crate) fn any_address() -> impl Strategy<Value = (AddressKey, Address)> {
                     peer,
                     broadcast: broadcast.filter(|_| !ipv6),
                     scope: Scope(scope),
-                    label: label.filter(|_| !ipv6),
+                    label: label.filter(|_| !ipv6).map(SmolStr::from),
                     noprefixroute,
                     metric,
                     protocol,

@@ -454,7 +454,7 @@ fn refusal(header: &Header, payload: &[u8], code: i32) -> Refusal {
         .find(|(kind, _)| *kind == ATTR_MESSAGE);
     Refusal {
         errno: code.checked_neg().unwrap_or(0),
-        sentence: sentence.map(|(_, value)| wire::text(value)),
+        sentence: sentence.map(|(_, value)| wire::text(value).into()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::NlasIterator;
+use smol_str::SmolStr;
 
 use super::Error;
 
@@ -67,6 +68,6 @@ pub(super) fn ip(value: &[u8]) -> Result<IpAddr, Error> {
 }
 
 /// Text up to its NUL, as far as it is UTF-8.
-pub(super) fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value.split(|&b| b == 0).next().unwrap_or_default()).into_owned()
+pub(super) fn text(value: &[u8]) -> SmolStr {
+    String::from_utf8_lossy(value.split(|&b| b == 0).next().unwrap_or_default()).into()
 }

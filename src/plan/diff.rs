@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use smol_str::SmolStr;
+
 use super::ascending::Ascending;
 use super::dependents::{Dependents, is_kernels_link_local};
 use super::{Change, Conflict, Delta, Object, Terms, in_place, order, stand_in};
@@ -113,7 +115,7 @@ struct Diff<'a> {
     known: Option<&'a State>,
     observed: &'a Observed,
     terms: &'a Terms,
-    alias: String,
+    alias: SmolStr,
     others: BTreeSet<String>,
     left_behind: BTreeMap<InterfaceName, InterfaceName>,
     /// Whether the topology has addresses or routes outside its tunnels.

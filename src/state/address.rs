@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::route::any_scope;
 use super::{InterfaceName, Scope};
@@ -37,7 +38,7 @@ pub struct Address {
     #[serde(deserialize_with = "any_scope")]
     pub scope: Scope,
     /// The label, IPv4 only; the device's name unless set. Null for IPv6.
-    pub label: Option<String>,
+    pub label: Option<SmolStr>,
     /// Don't add a route for the prefix.
     pub noprefixroute: bool,
     /// Metric of the prefix route; 0: the kernel's default.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::route::prefixes;
 use super::{AddressKey, InterfaceName, MAIN_TABLE, Route, RouteKey, RouteType, State};
@@ -61,12 +62,12 @@ impl Observed {
         let index = u32::try_from(self.devices.len() + 1).unwrap_or(u32::MAX);
         self.devices.entry(name).or_insert(Device {
             index,
-            kind: String::new(),
+            kind: SmolStr::default(),
             mtu,
             up: true,
-            alias: String::new(),
+            alias: SmolStr::default(),
             group: 0,
-            counters: Counters::default(),
+            counters: None,
         });
     }
 
@@ -102,18 +103,18 @@ pub struct Device {
     /// The kernel's number for it.
     pub index: u32,
     /// `IFLA_INFO_KIND`; empty for hardware and `lo`.
-    pub kind: String,
+    pub kind: SmolStr,
     /// MTU in bytes.
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
     /// The device's alias, as far as it is UTF-8.
-    pub alias: String,
+    pub alias: SmolStr,
     /// Device group (`ip link set … group`), 0 unless someone set it.
     pub group: u32,
-    /// Traffic counters.
+    /// Traffic counters, where they were asked for.
     #[serde(skip)]
-    pub counters: Counters,
+    pub counters: Option<Box<Counters>>,
 }
 
 /// A device's traffic since it was made (`struct rtnl_link_stats64`).

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::de::{Error as _, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smol_str::SmolStr;
 
 use super::InterfaceName;
 use super::route::NumberOrWord;
@@ -24,7 +25,7 @@ pub struct Tunnel {
     /// Whether the device is set up.
     pub state: AdminState,
     /// The device's alias, which names its owner. Empty: none.
-    pub alias: String,
+    pub alias: SmolStr,
 }
 
 /// The kinds of tunnel and their options.

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
+use smol_str::SmolStr;
 
 use super::Endpoint;
 use super::fleet::Subnet;
@@ -153,8 +154,8 @@ impl Owner {
     const PREFIX: &'static str = "tunnelform:";
 
     /// A tunnel's alias under this owner.
-    pub fn alias(&self) -> String {
-        [Self::PREFIX, &self.0].concat()
+    pub fn alias(&self) -> SmolStr {
+        SmolStr::from_iter([Self::PREFIX, &self.0])
     }
 
     /// The owner that an alias names, if it names one.
@@ -329,7 +330,7 @@ pub(super) fn prefix(word: &str) -> Option<IpNet> {
 
 /// The label of an IPv4 address (`IFA_LABEL`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Label(pub String);
+pub struct Label(pub SmolStr);
 
 impl Word for Label {
     const EXPECTED: &'static str = "a label of 1 to 15 bytes without white space";
@@ -338,7 +339,7 @@ impl Word for Label {
         if (1..16).contains(&word.len())
             && !word.contains(|c: char| c.is_whitespace() || c.is_control())
         {
-            Ok(Self(word.to_owned()))
+            Ok(Self(word.into()))
         } else {
             Err(format!("expected {}, found {word:?}", Self::EXPECTED))
         }

@@ -231,7 +231,7 @@ impl Row {
             .devices
             .get(&name)
             .filter(|_| state != Standing::Foreign)
-            .map(|d| d.counters);
+            .and_then(|device| device.counters.as_deref().copied());
         Self {
             name,
             state,

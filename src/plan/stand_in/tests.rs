@@ -190,7 +190,7 @@ fn external_has_none() {
         .values_mut()
         .chain(desired.tunnels.values_mut())
     {
-        tunnel.alias.clear();
+        tunnel.alias = "".into();
     }
     let (from, to) = (&observed.state.tunnels, &desired.tunnels);
     let pairs = from.values().zip(to.values());

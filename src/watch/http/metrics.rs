@@ -186,8 +186,8 @@ fn tunnels(board: &Board, devices: &Devices, registry: &mut Registry) {
     for (name, help, read) in COLUMNS {
         let counts = Counts::default();
         for (labels, device) in &rows {
-            if let Some(device) = device {
-                counts.get_or_create(labels).inc_by(read(&device.counters));
+            if let Some(counters) = device.and_then(|device| device.counters.as_deref()) {
+                counts.get_or_create(labels).inc_by(read(counters));
             }
         }
         registry.register(name, help, counts);

@@ -262,7 +262,9 @@ fn tunnel(row: &TunnelRow, devices: Option<&Devices>) -> Tunnel {
         local: row.local.map(|address| address.to_string()),
         remote: row.remote.map(|address| address.to_string()),
         up: found.map(|device| device.is_some_and(|device| device.up)),
-        counters: found.flatten().map(|device| device.counters),
+        counters: found
+            .flatten()
+            .and_then(|device| device.counters.as_deref().copied()),
     }
 }
 

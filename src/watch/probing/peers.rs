@@ -227,7 +227,6 @@ mod tests {
 
     use super::*;
     use crate::probe::{Mtu, Terms};
-    use crate::state::Counters;
 
     fn target(number: u8, withdraw: Withdraw) -> Target {
         Target {
@@ -444,9 +443,9 @@ mod tests {
                 kind: "ipip".into(),
                 mtu,
                 up: true,
-                alias: String::new(),
+                alias: "".into(),
                 group: 0,
-                counters: Counters::default(),
+                counters: None,
             };
             BTreeMap::from([("tun0".parse().unwrap(), device)])
         };
