@@ -51,13 +51,13 @@ const CASES: [Case; 9] = [
     case("a route in a list", ROUTES, (0.1, 350.0, 37_000.0), || {
         reading(list())
     }),
-    case("a tunnel", TUNNELS, (6.5, 850.0, 230_000.0), || {
+    case("a tunnel", TUNNELS, (6.4, 850.0, 230_000.0), || {
         reading(tunnels())
     }),
     case("a desired route", ROUTES, (0.5, 150.0, 12_000.0), || {
         wanting(list())
     }),
-    case("a desired tunnel", TUNNELS, (3.1, 700.0, 133_000.0), || {
+    case("a desired tunnel", TUNNELS, (1.0, 660.0, 129_000.0), || {
         wanting(tunnels())
     }),
     case("no change of a route", ROUTES, (0.1, 10.0, 6_000.0), || {
@@ -72,7 +72,7 @@ const CASES: [Case; 9] = [
     case("a new route", ROUTES, (8.5, 600.0, 60_000.0), || {
         planning(list(), nothing)
     }),
-    case("a new tunnel", TUNNELS, (7.8, 1_500.0, 153_000.0), || {
+    case("a new tunnel", TUNNELS, (5.5, 1_450.0, 152_000.0), || {
         planning(tunnels(), nothing)
     }),
 ];

@@ -277,8 +277,8 @@ fn link_info(kind: &Kind, indices: &Indices) -> Result<LinkAttribute, InterfaceN
 /// The requests that create a tunnel, mark it and bring it up. They belong into one send: the kernel ignores an alias in
 /// the request that creates a device. With an index, the device has that one.
 ///
-/// An ipip tunnel carries no IPv6 (`ipip_tunnel_xmit`), so it gets no link-local address, from which the kernel would only
-/// send what is dropped. A host without IPv6 refuses that with EAFNOSUPPORT, as does a tunnel whose MTU is below IPv6's.
+/// An ipip tunnel carries no IPv6 (`ipip_tunnel_xmit`), so it gets no link-local address. A host without IPv6 refuses that
+/// with EAFNOSUPPORT, as does a tunnel whose MTU is below IPv6's.
 /// Every event of a device that is up has IPv6 look through all its routes, of which a link-local address makes two
 /// (`rt6_sync_up`): among many tunnels that takes most of the time, so all but the last request find the device down.
 ///

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{Host, Seen, World, trials};
+use crate::world::{Host, Seen, World, parse, trials, wait_until};
 
 trials![
     each_option,
@@ -10,7 +10,8 @@ trials![
     remote_any,
     mode,
     state,
-    defaults
+    defaults,
+    no_link_local_address
 ];
 
 /// An option that the kernel changes in place.
@@ -355,4 +356,36 @@ fn defaults() {
         (&json!(64), &json!(0))
     );
     host.does(&file("32"), &["update tunnel tun1"]);
+}
+
+/// An ipip tunnel, of whatever mode, carries no IPv6: it counts what it's given as an error.
+fn no_link_local_address() {
+    let world = World::new();
+    let host = world.lone();
+    host.ip("link add plain up type ipip local 192.168.10.2 remote 192.168.20.9");
+    host.apply(
+        "version: 1\nname: hq\ndefaults: {local: 192.168.10.2}\ntunnels:\n  tun1: {remote: 192.168.20.1}\n  \
+         small: {remote: 192.168.20.2, mtu: 1279}\n  \
+         six: {remote: 192.168.20.3, addresses: ['fd00::1/64'], routes: ['fd01::/64']}\n",
+    );
+    let addresses = |device: &str| {
+        let shown = host.exec(&["ip", "-6", "-oneline", "address", "show", "dev", device]);
+        shown.ok().stdout
+    };
+    let errors = |device: &str| {
+        let shown = host.exec(&["ip", "-json", "-stats", "link", "show", "dev", device]);
+        parse(&shown.ok().stdout)[0]["stats64"]["tx"]["errors"].clone()
+    };
+    wait_until("there is one by itself", || {
+        addresses("plain").contains("fe80:")
+    });
+    assert_eq!(errors("plain"), 0);
+    host.exec(&["ping", "-6", "-c", "1", "-W", "1", "fe80::1%plain"]);
+    assert_ne!(errors("plain"), 0);
+    assert_eq!([addresses("tun1"), addresses("small")], ["", ""]);
+    let six = addresses("six");
+    assert!(
+        six.contains("fd00::1/64") && !six.contains("fe80:"),
+        "{six}"
+    );
 }
