@@ -117,7 +117,7 @@ enum Command {
     /// Wait until the change is confirmed, or take it back. `apply --confirm-within` runs it.
     #[command(hide = true)]
     Guard(confirm::Guard),
-    /// Wait until a run is over, or take back what it has done when it's gone. `apply` runs it.
+    /// Take back what a run has done that is killed. `apply` runs it.
     #[command(hide = true)]
     Inherit(confirm::Inherit),
     /// Show how each tunnel of a topology stands, and what a daemon knows of the peers. Needs no root.

@@ -5,7 +5,7 @@
 //! nobody comes between.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -21,9 +21,6 @@ use super::journal::{Journal, Reason};
 use crate::kernel::Kernel;
 use crate::lock::Lock;
 use crate::plan::{Terms, Undo};
-
-/// What it's told when the run needs it no more.
-const DISMISSED: &[u8] = b"done";
 
 /// Bytes.
 const WRITTEN_AT_ONCE: usize = 64 << 10;
@@ -62,10 +59,8 @@ impl Heir {
     /// Nothing is to be taken back, or somebody else sees to it.
     pub fn dismiss(self) {
         let Self(mut heir) = self;
-        if let Some(mut ear) = heir.stdin.take() {
-            // If it's gone there is nobody to dismiss.
-            let _ = ear.write_all(DISMISSED);
-        }
+        // It has nothing to put in order, and a short run is over before it has even begun. If it's gone, so much the better.
+        let _ = heir.kill();
         let _ = heir.wait();
     }
 }
@@ -93,7 +88,7 @@ impl Drop for Inherited<'_> {
     }
 }
 
-/// Be the heir: waits until the run is over, or gone, and then takes back what it has done. What `tunnelform inherit` does.
+/// Be the heir: waits until the run is gone, and then takes back what it has done. What `tunnelform inherit` does.
 /// `will` is the descriptor of what it has left.
 ///
 /// # Errors
@@ -103,11 +98,8 @@ pub fn inherit(netns: Option<&str>, will: RawFd) -> Result<(), Error> {
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
-    let mut told = Vec::new();
-    let _ = io::stdin().take(64).read_to_end(&mut told);
-    if told == DISMISSED {
-        return Ok(());
-    }
+    // Nobody writes: it ends with the run, and only with it.
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
     let will = File::open(format!("/proc/self/fd/{will}")).map_err(Error::Guardian)?;
     let journal: Journal = serde_json::from_reader(BufReader::new(will))
         .map_err(|error| Error::Guardian(error.into()))?;
