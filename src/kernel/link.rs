@@ -277,8 +277,8 @@ fn link_info(kind: &Kind, indices: &Indices) -> Result<LinkAttribute, InterfaceN
 /// The requests that create a tunnel, mark it and bring it up. They belong into one send: the kernel ignores an alias in
 /// the request that creates a device. With an index, the device has that one.
 ///
-/// An ipip tunnel carries no IPv6 (`ipip_tunnel_xmit`), so it gets no link-local address. A host without IPv6 refuses that
-/// with EAFNOSUPPORT, as does a tunnel whose MTU is below IPv6's.
+/// An ipip tunnel carries no IPv6 (`ipip_tunnel_xmit`), so one of ours gets no link-local address; another's that is put
+/// back has what the kernel gives it. A host without IPv6 refuses that with EAFNOSUPPORT, as does a tunnel whose MTU is below IPv6's.
 /// Every event of a device that is up has IPv6 look through all its routes, of which a link-local address makes two
 /// (`rt6_sync_up`): among many tunnels that takes most of the time, so all but the last request find the device down.
 ///
@@ -314,9 +314,11 @@ pub(super) fn create(
         });
     };
     set(Some(LinkAttribute::IfAlias(tunnel.alias.to_string())), None);
-    let no_address = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
-    let no_address = vec![AfSpecUnspec::Inet6(no_address)];
-    set(Some(LinkAttribute::AfSpecUnspec(no_address)), None);
+    if tunnel.is_marked() {
+        let no_address = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+        let no_address = vec![AfSpecUnspec::Inet6(no_address)];
+        set(Some(LinkAttribute::AfSpecUnspec(no_address)), None);
+    }
     if tunnel.state == AdminState::Up {
         set(None, Some(tunnel.state));
     }

@@ -100,6 +100,14 @@ impl Default for Ipip {
 }
 
 impl Tunnel {
+    /// What stands before the owner's name in the alias of a tunnel that has one.
+    pub(crate) const MARK: &str = "tunnelform:";
+
+    /// Whether it's somebody's who uses this program, and so made by it, or taken over.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.alias.starts_with(Self::MARK)
+    }
+
     /// The kernel's own key of a tunnel within its kind: no two may share it (`ip_tunnel_find` in
     /// `net/ipv4/ip_tunnel.c`).
     pub fn endpoints(&self) -> Endpoints {

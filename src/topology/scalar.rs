@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 
 use super::Endpoint;
 use super::fleet::Subnet;
-use crate::state::{InterfaceName, Scope, Tos, Ttl};
+use crate::state::{InterfaceName, Scope, Tos, Ttl, Tunnel};
 
 /// A value that is written as one word.
 pub(crate) trait Word: Sized {
@@ -150,17 +150,14 @@ impl Word for InterfaceName {
 pub struct Owner(String);
 
 impl Owner {
-    /// What stands before the name in a tunnel's alias.
-    const PREFIX: &'static str = "tunnelform:";
-
     /// A tunnel's alias under this owner.
     pub fn alias(&self) -> SmolStr {
-        SmolStr::from_iter([Self::PREFIX, &self.0])
+        SmolStr::from_iter([Tunnel::MARK, &self.0])
     }
 
     /// The owner that an alias names, if it names one.
     pub fn of_alias(alias: &str) -> Option<&str> {
-        alias.strip_prefix(Self::PREFIX)
+        alias.strip_prefix(Tunnel::MARK)
     }
 
     /// The name.
