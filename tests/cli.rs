@@ -86,6 +86,37 @@ fn examples() -> Vec<String> {
 }
 
 #[test]
+fn every_command_describes_itself() {
+    let help = out(&run(&["--help"]));
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let mut seen = 0;
+    for line in commands.filter(|line| line.starts_with("  ") && !line.starts_with("    ")) {
+        let (name, about) = line.trim().split_once(' ').expect("a description");
+        if name != "help" {
+            let own = out(&run(&[name, "-h"]));
+            assert!(own.starts_with(about.trim()), "{name}: {about}\n{own}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{help}");
+}
+
+/// What a run leaves for whoever takes it back, and nobody else writes.
+#[test]
+fn inherits_nothing_that_makes_no_sense() {
+    for (will, said) in [
+        ("--will=99", "/proc/self/fd/99: No such file or directory"),
+        ("--will=-1", "/proc/self/fd/-1: No such file or directory"),
+        ("--will=0", "/proc/self/fd/0 isn't what this release"),
+    ] {
+        let output = run(&["inherit", will]);
+        assert_eq!(code(&output), 1);
+        assert!(err(&output).contains(said), "{}", err(&output));
+    }
+}
+
+#[test]
 fn validates_every_example_without_a_warning() {
     for name in examples() {
         let output = run(&["validate", &format!("examples/{name}")]);

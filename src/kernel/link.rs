@@ -278,7 +278,9 @@ fn link_info(kind: &Kind, indices: &Indices) -> Result<LinkAttribute, InterfaceN
 /// the request that creates a device. With an index, the device has that one.
 ///
 /// An ipip tunnel carries no IPv6 (`ipip_tunnel_xmit`), so one of ours gets no link-local address; another's that is put
-/// back has what the kernel gives it. A host without IPv6 refuses that with EAFNOSUPPORT, as does a tunnel whose MTU is below IPv6's.
+/// back has what the kernel gives it. A host without IPv6 refuses that with EAFNOSUPPORT, as does a tunnel whose MTU is
+/// below IPv6's.
+///
 /// Every event of a device that is up has IPv6 look through all its routes, of which a link-local address makes two
 /// (`rt6_sync_up`): among many tunnels that takes most of the time, so all but the last request find the device down.
 ///

@@ -5,9 +5,10 @@
 //! nobody comes between.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -92,7 +93,7 @@ impl Drop for Inherited<'_> {
 /// `will` is the descriptor of what it has left.
 ///
 /// # Errors
-/// When it can't be taken back.
+/// When there is no such will, or it can't be done.
 pub fn inherit(netns: Option<&str>, will: RawFd) -> Result<(), Error> {
     // A service manager's signal to all is meant for the run.
     for signal in [SIGHUP, SIGINT, SIGTERM] {
@@ -100,9 +101,7 @@ pub fn inherit(netns: Option<&str>, will: RawFd) -> Result<(), Error> {
     }
     // Nobody writes: it ends with the run, and only with it.
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
-    let will = File::open(format!("/proc/self/fd/{will}")).map_err(Error::Guardian)?;
-    let journal: Journal = serde_json::from_reader(BufReader::new(will))
-        .map_err(|error| Error::Guardian(error.into()))?;
+    let journal = Journal::read_will(Path::new(&format!("/proc/self/fd/{will}")))?;
     let mut kernel = Kernel::open(netns)?;
     let (_, ended) = super::go_back(&mut kernel, &journal, Reason::Interrupted, Vec::new());
     ended.leave(kernel.namespace())?;

@@ -136,6 +136,12 @@ impl Journal<'_> {
         })
     }
 
+    /// What a run has left for its heir.
+    pub(super) fn read_will(path: &Path) -> Result<Self, Error> {
+        let journal = read(path, |journal: &Self| journal.format_version)?;
+        journal.ok_or_else(|| fault(path, rustix::io::Errno::NOENT.into()))
+    }
+
     pub(super) fn write(&self, namespace: NamespaceId) -> Result<(), Error> {
         write(&Self::path(namespace), self)
     }
