@@ -42,9 +42,7 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_IPTUN_LOCAL: u16 = 2;
 const IFLA_IPTUN_REMOTE: u16 = 3;
-const AF_INET6: u16 = 10;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
@@ -54,6 +52,8 @@ const RTA_GATEWAY: u16 = 5;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
 const RTPROT_BIRD: u8 = 12;
@@ -242,7 +242,7 @@ fn no_link_local(body: &mut Vec<u8>) {
         &[IN6_ADDR_GEN_MODE_NONE],
     );
     let mut families = Vec::new();
-    attribute(&mut families, AF_INET6, &inet6);
+    attribute(&mut families, AF_INET6.into(), &inet6);
     attribute(body, IFLA_AF_SPEC, &families);
 }
 

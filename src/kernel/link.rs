@@ -7,7 +7,6 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpTunnel, InfoKind, LinkAttribute,
     LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, TunnelEncapFlags,
 };
-
 use smol_str::SmolStr;
 
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL, Request};
@@ -304,27 +303,32 @@ pub(super) fn create(
         message: RouteNetlinkMessage::NewLink(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
     }];
-    let mut set = |attribute: Option<LinkAttribute>, state: Option<AdminState>| {
+    let mut set = |change: &dyn Fn(&mut LinkMessage)| {
         let mut message = LinkMessage::default();
-        if let Some(state) = state {
-            admin_state(&mut message, state);
-        }
-        message.attributes = [ifname.clone()].into_iter().chain(attribute).collect();
+        message.attributes.push(ifname.clone());
+        change(&mut message);
         requests.push(Request {
             message: RouteNetlinkMessage::SetLink(message),
             flags: 0,
         });
     };
-    set(Some(LinkAttribute::IfAlias(tunnel.alias.to_string())), None);
+    set(&|message| {
+        let alias = LinkAttribute::IfAlias(tunnel.alias.to_string());
+        message.attributes.push(alias);
+    });
     if tunnel.is_marked() {
-        let no_address = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
-        let no_address = vec![AfSpecUnspec::Inet6(no_address)];
-        set(Some(LinkAttribute::AfSpecUnspec(no_address)), None);
+        set(&|message| message.attributes.push(no_link_local_address()));
     }
     if tunnel.state == AdminState::Up {
-        set(None, Some(tunnel.state));
+        set(&|message| admin_state(message, AdminState::Up));
     }
     Ok(requests)
+}
+
+/// `addrgenmode none`.
+fn no_link_local_address() -> LinkAttribute {
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])
 }
 
 /// The request that changes a tunnel in place. The options of its kind are sent only where they differ: the kernel

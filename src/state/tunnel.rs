@@ -103,7 +103,7 @@ impl Tunnel {
     /// What stands before the owner's name in the alias of a tunnel that has one.
     pub(crate) const MARK: &str = "tunnelform:";
 
-    /// Whether it's somebody's who uses this program, and so made by it, or taken over.
+    /// Whether it has an owner: it was made by this program, or taken over.
     pub(crate) fn is_marked(&self) -> bool {
         self.alias.starts_with(Self::MARK)
     }

@@ -5,7 +5,7 @@
 //! nobody comes between.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -14,17 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::Error;
-use super::journal::{Journal, Reason};
+use super::journal::{self, Journal, Reason};
+use super::{Error, go_back};
 use crate::kernel::Kernel;
 use crate::lock::Lock;
 use crate::plan::{Terms, Undo};
-
-/// Bytes.
-const WRITTEN_AT_ONCE: usize = 64 << 10;
 
 /// The process. Dropped, or lost with the run, it takes back what was done.
 pub struct Heir(Child);
@@ -41,7 +38,8 @@ impl Heir {
         lock: &Lock,
     ) -> Result<Self, Error> {
         let start = || {
-            let will = written(&Journal::of(terms, undo))?;
+            let will = unnamed_file()?;
+            journal::put(&will, &Journal::of(terms, undo))?;
             let mut heir = Command::new("/proc/self/exe");
             heir.arg0("tunnelform")
                 .arg("inherit")
@@ -66,11 +64,14 @@ impl Heir {
     }
 }
 
-fn written(journal: &Journal) -> io::Result<File> {
-    let will = File::from(memfd_create("will", MemfdFlags::CLOEXEC)?);
-    let mut will = BufWriter::with_capacity(WRITTEN_AT_ONCE, will);
-    serde_json::to_writer(&mut will, journal)?;
-    will.into_inner().map_err(io::IntoInnerError::into_error)
+/// A host may refuse memory that could be executed (`vm.memfd_noexec`), and Linux before 6.3 can't be told that it can't.
+fn unnamed_file() -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC;
+    let memory = match memfd_create("will", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create("will", flags),
+        made => made,
+    };
+    Ok(memory?.into())
 }
 
 /// A descriptor that goes to whatever program is started meanwhile.
@@ -103,7 +104,7 @@ pub fn inherit(netns: Option<&str>, will: RawFd) -> Result<(), Error> {
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
     let journal = Journal::read_will(Path::new(&format!("/proc/self/fd/{will}")))?;
     let mut kernel = Kernel::open(netns)?;
-    let (_, ended) = super::go_back(&mut kernel, &journal, Reason::Interrupted, Vec::new());
+    let (_, ended) = go_back(&mut kernel, &journal, Reason::Interrupted, Vec::new());
     ended.leave(kernel.namespace())?;
     let _ = writeln!(io::stderr(), "tunnelform: {ended}");
     Ok(())

@@ -24,6 +24,8 @@ const FORMAT_VERSION: u32 = 1;
 const MOST_SILENT: usize = 5;
 /// More isn't read, bytes.
 const MOST_BYTES: u64 = 1 << 30;
+/// Bytes.
+const WRITTEN_AT_ONCE: usize = 64 << 10;
 
 /// What is needed to go back.
 #[derive(Serialize, Deserialize)]
@@ -252,20 +254,24 @@ fn read<T: DeserializeOwned>(path: &Path, version: impl Fn(&T) -> u32) -> Result
     }
 }
 
+/// Puts a document into a file that is new.
+pub(super) fn put(file: &File, document: &impl Serialize) -> io::Result<()> {
+    let mut writer = io::BufWriter::with_capacity(WRITTEN_AT_ONCE, file);
+    serde_json::to_writer(&mut writer, document)?;
+    writer.flush()
+}
+
 /// Whole or not at all: it's written beside, and takes the old one's place.
 fn write(path: &Path, document: &impl Serialize) -> Result<(), Error> {
     let beside = path.with_extension("new");
     let written = || -> io::Result<()> {
         let _ = fs::remove_file(&beside);
-        let mut file = File::options()
+        let file = File::options()
             .write(true)
             .create_new(true)
             .mode(0o644)
             .open(&beside)?;
-        let mut writer = io::BufWriter::new(&mut file);
-        serde_json::to_writer(&mut writer, document)?;
-        writer.flush()?;
-        drop(writer);
+        put(&file, document)?;
         fs::rename(&beside, path)
     };
     written().map_err(|source| {

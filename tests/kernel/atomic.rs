@@ -12,6 +12,7 @@ trials![
     kept_going,
     killed,
     ended_by_a_signal,
+    nobody_comes_between,
     message_not_sent,
     answer_not_received,
     device_vanishes,
@@ -177,34 +178,51 @@ fn ended_by_a_signal() {
     let before = without_numbers(host.seen());
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let run = interrupted(&host, &hq(AFTER), IN_THE_MIDDLE, || {
-            signal_apply(&host, signal);
+            signal_run(&host, &["apply", "inherit"], signal);
         });
         assert!(run.stderr.contains("was taken back"), "{run:?}");
         assert_same(&without_numbers(host.seen()), &before);
     }
 }
 
+/// Who is left behind holds the lock, too.
+fn nobody_comes_between() {
+    let world = World::new();
+    let host = crowded(&world, &hq(BEFORE));
+    let before = without_numbers(host.seen());
+    let run = interrupted(&host, &hq(AFTER), IN_THE_MIDDLE, || {
+        signal_run(&host, &["inherit"], Signal::STOP);
+        signal_run(&host, &["apply"], Signal::KILL);
+        host.try_apply(&hq(AFTER), &["--lock-timeout", "1"])
+            .exits(1)
+            .says("another tunnelform is at work");
+        signal_run(&host, &["inherit"], Signal::CONT);
+    });
+    assert!(run.stderr.contains("was taken back"), "{run:?}");
+    assert_same(&without_numbers(host.seen()), &before);
+}
+
 /// Without a program to start, which may take longer than the rest of the apply.
-fn signal_apply(host: &Host, signal: Signal) {
-    let is_apply = |command: &[u8]| {
+fn signal_run(host: &Host, commands: &[&str], signal: Signal) {
+    let is_meant = |command: &[u8]| {
         let command = String::from_utf8_lossy(command);
         let mut words = command.trim_end_matches('\0').split('\0');
         let program = words
             .next()
             .is_some_and(|word| word.ends_with("tunnelform"));
-        let what = matches!(words.next(), Some("apply" | "inherit"));
+        let what = words.next().is_some_and(|word| commands.contains(&word));
         let netns = words.next_back();
         program && what && netns.is_some_and(|word| word.ends_with(&host.netns))
     };
     let processes = std::fs::read_dir("/proc").expect("it's there").flatten();
     let found = processes.filter(|process| {
         let command = std::fs::read(process.path().join("cmdline"));
-        command.is_ok_and(|command| is_apply(&command))
+        command.is_ok_and(|command| is_meant(&command))
     });
     let ids = found.filter_map(|process| process.file_name().to_str()?.parse().ok());
     let signalled = ids.filter_map(Pid::from_raw);
     let signalled = signalled.filter(|pid| kill_process(*pid, signal).is_ok());
-    assert!(signalled.count() > 0, "no apply is there");
+    assert!(signalled.count() > 0, "no {commands:?} is there");
 }
 
 fn message_not_sent() {
