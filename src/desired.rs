@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use smol_str::ToSmolStr;
 
 use crate::state::{
-    Address, AddressKey, AdminState, Desired, InterfaceName, Ipip, Kind, MAIN_TABLE, Mode, NextHop,
-    NextHops, Observed, Route, RouteKey, RouteType, Scope, State, Tunnel, Unmet, prefixes,
+    Address, AddressKey, AdminState, Desired, InterfaceName, Ipip, Kind, Lengths, MAIN_TABLE, Mode,
+    NextHop, NextHops, Observed, Route, RouteKey, RouteType, Scope, State, Tunnel, Unmet, prefixes,
 };
 use crate::topology::{
     self, Effective, Endpoint, Hops, Host, Mtu, PeerRoute, Topology, TunnelKind,
@@ -42,16 +42,17 @@ pub fn lookups(host: &Host) -> BTreeSet<IpAddr> {
             .address()
             .map(IpAddr::V4)
     });
-    let gateways = topology
-        .routes
-        .iter()
-        .flat_map(|route| {
-            let own = route.via.filter(|_| route.device.is_none());
-            let listed = route.nexthops.iter().filter(|hop| hop.device.is_none());
-            own.into_iter().chain(listed.filter_map(|hop| hop.via))
-        })
-        .map(|gateway| gateway.0);
-    remotes.chain(gateways).collect()
+    remotes.chain(gateways(topology)).collect()
+}
+
+/// The gateways without a device.
+fn gateways(topology: &Topology) -> impl Iterator<Item = IpAddr> {
+    let gateways = topology.routes.iter().flat_map(|route| {
+        let own = route.via.filter(|_| route.device.is_none());
+        let listed = route.nexthops.iter().filter(|hop| hop.device.is_none());
+        own.into_iter().chain(listed.filter_map(|hop| hop.via))
+    });
+    gateways.map(|gateway| gateway.0)
 }
 
 /// What a host of the topology wants, with the facts of the one that was observed.
@@ -64,18 +65,20 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
         networks: BTreeMap::new(),
         locals: BTreeMap::new(),
         unmet: BTreeMap::new(),
-        lengths: BTreeSet::new(),
+        lengths: Lengths::default(),
     };
     let mut state = State {
         addresses: build.addresses(),
         ..State::default()
     };
+    let asks_networks = gateways(topology).next().is_some();
     for (key, address) in observed.state.addresses.iter().chain(&state.addresses) {
         let network = address.network(key);
         // What the topology says of a network comes last, and so wins.
+        let asked = network.filter(|_| asks_networks);
         build
             .networks
-            .extend(network.map(|network| (network, key.device)));
+            .extend(asked.map(|network| (network, key.device)));
         let tunnel = observed.state.tunnels.contains_key(&key.device)
             || topology.tunnels.contains_key(&key.device);
         if !tunnel {
@@ -92,7 +95,8 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
     build.peers(host, &mut state);
     build.routes(&mut state);
     build.withdraw(host, &mut state);
-    build.lengths = lengths(&state);
+    let main = state.routes.keys().filter(|key| key.table == MAIN_TABLE);
+    build.lengths = Lengths::of(main.map(|key| key.to));
     build.tunnels(&mut state);
     Desired {
         too_large: build.too_large(&state),
@@ -106,20 +110,14 @@ struct Build<'a> {
     observed: &'a Observed,
     /// The host's addresses with their devices and networks, but for tunnels: an unnumbered one borrows the underlay's.
     underlay: BTreeMap<IpAddr, Vec<(InterfaceName, Option<IpNet>)>>,
-    /// The networks of the host's and the topology's addresses, with their devices.
+    /// The networks of the host's and the topology's addresses, with their devices, where a gateway has none.
     networks: BTreeMap<IpNet, InterfaceName>,
     /// The tunnels' outer source addresses.
     locals: BTreeMap<InterfaceName, Ipv4Addr>,
     /// Those that have none yet.
     unmet: BTreeMap<InterfaceName, Unmet>,
-    /// The prefix lengths of the routes in the main table: few, so that few prefixes of an address need be looked for.
-    lengths: BTreeSet<u8>,
-}
-
-/// The prefix lengths that routes of the main table have.
-fn lengths(state: &State) -> BTreeSet<u8> {
-    let main = state.routes.keys().filter(|key| key.table == MAIN_TABLE);
-    main.map(|key| key.to.prefix_len()).collect()
+    /// Those of the routes in the main table.
+    lengths: Lengths,
 }
 
 impl Build<'_> {
@@ -129,37 +127,33 @@ impl Build<'_> {
 
     /// After the routes, which `mtu: auto` follows. A tunnel comes after the one that it is bound to, whose MTU it needs.
     fn tunnels(&self, state: &mut State) {
-        let underlay = |name: &InterfaceName| {
-            self.topology
-                .tunnels
-                .get(name)
-                .and_then(|tunnel| self.topology.tunnel(tunnel).get(|t| &t.device))
-        };
-        let mut waiting: Vec<InterfaceName> = self.topology.tunnels.keys().copied().collect();
+        let tunnels = self.topology.tunnels.iter();
+        let mut waiting: Vec<_> = tunnels.map(|(name, own)| (*name, own)).collect();
         while !waiting.is_empty() {
-            let before: BTreeSet<InterfaceName> = waiting.iter().copied().collect();
-            waiting.retain(|name| {
-                let ready = underlay(name).is_none_or(|device| !before.contains(&device));
-                if ready {
-                    self.tunnel(*name, state);
-                }
-                !ready
-            });
-            if waiting.len() == before.len() {
+            let before: BTreeSet<InterfaceName> = waiting.iter().map(|(name, _)| *name).collect();
+            let is_ready = |own| {
+                let device = self.topology.tunnel(own).get(|t| &t.device);
+                device.is_none_or(|device| !before.contains(&device))
+            };
+            let (mut ready, mut rest): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|(_, own)| is_ready(own));
+            if ready.is_empty() {
                 // Bound to one another in a circle, which validation refuses.
-                waiting.drain(..).for_each(|name| self.tunnel(name, state));
+                ready.append(&mut rest);
             }
+            let made = ready
+                .into_iter()
+                .map(|(name, own)| (name, self.tunnel(name, own, state)));
+            // One that is filled one by one leaves half of its room empty.
+            let mut made: BTreeMap<InterfaceName, Tunnel> = made.collect();
+            state.tunnels.append(&mut made);
+            waiting = rest;
         }
-        // One that is filled one by one leaves half of its room empty.
-        let tunnels = std::mem::take(&mut state.tunnels);
-        state.tunnels = tunnels.into_iter().collect();
     }
 
-    fn tunnel(&self, name: InterfaceName, state: &mut State) {
-        let tunnel = self
-            .as_it_is(name)
-            .unwrap_or_else(|| self.wanted(name, state));
-        state.tunnels.insert(name, tunnel);
+    fn tunnel(&self, name: InterfaceName, own: &topology::Tunnel, state: &State) -> Tunnel {
+        self.as_it_is(name)
+            .unwrap_or_else(|| self.wanted(name, &self.topology.tunnel(own), state))
     }
 
     /// A tunnel of ours that lacks a fact. What rests on it, such as the MTU of one that is bound to it, stays too.
@@ -169,19 +163,18 @@ impl Build<'_> {
         (found.alias == self.topology.name.alias()).then(|| found.clone())
     }
 
-    fn wanted(&self, name: InterfaceName, state: &State) -> Tunnel {
-        let options = self.topology.tunnel(&self.topology.tunnels[&name]);
+    fn wanted(&self, name: InterfaceName, options: &Effective, state: &State) -> Tunnel {
         let mtu = match options.get(|t| &t.mtu) {
             Some(Mtu::Bytes(bytes)) => bytes,
-            Some(Mtu::Auto) | None => self.automatic_mtu(name, &options, state),
+            Some(Mtu::Auto) | None => self.automatic_mtu(name, options, state),
         };
         let kind = match options.get(|t| &t.kind).unwrap_or_default() {
-            TunnelKind::Ipip => Kind::Ipip(self.ipip(name, &options)),
+            TunnelKind::Ipip => Kind::Ipip(self.ipip(name, options)),
         };
         Tunnel {
             kind,
             mtu,
-            state: admin_state(&options),
+            state: admin_state(options),
             alias: self.topology.name.alias(),
         }
     }
@@ -265,8 +258,9 @@ impl Build<'_> {
     /// The MTU on the way to `remote`: by a route of ours that is about to be, if it's more specific than the kernel's.
     fn path_mtu(&self, tunnel: InterfaceName, remote: Ipv4Addr, state: &State) -> Option<u32> {
         let remote = IpAddr::V4(remote);
-        let ours = prefixes(remote)
-            .filter(|to| self.lengths.contains(&to.prefix_len()))
+        let ours = self
+            .lengths
+            .holding(remote)
             .find_map(|to| {
                 let key = |tos, metric| RouteKey {
                     table: MAIN_TABLE,

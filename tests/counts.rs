@@ -57,7 +57,7 @@ const CASES: [Case; 9] = [
     case("a desired route", ROUTES, (0.5, 150.0, 12_000.0), || {
         wanting(list())
     }),
-    case("a desired tunnel", TUNNELS, (1.0, 660.0, 129_000.0), || {
+    case("a desired tunnel", TUNNELS, (0.7, 520.0, 62_000.0), || {
         wanting(tunnels())
     }),
     case("no change of a route", ROUTES, (0.1, 10.0, 6_000.0), || {
@@ -66,13 +66,13 @@ const CASES: [Case; 9] = [
     case(
         "no change of a tunnel",
         TUNNELS,
-        (0.1, 10.0, 52_000.0),
+        (0.1, 10.0, 28_000.0),
         || planning(tunnels(), everything),
     ),
     case("a new route", ROUTES, (8.5, 600.0, 60_000.0), || {
         planning(list(), nothing)
     }),
-    case("a new tunnel", TUNNELS, (5.5, 1_450.0, 152_000.0), || {
+    case("a new tunnel", TUNNELS, (5.5, 1_450.0, 138_000.0), || {
         planning(tunnels(), nothing)
     }),
 ];

@@ -96,7 +96,7 @@ impl Apply {
         {
             return self.carry_out(bytes, terminal);
         }
-        let source = Source::new(&self.input, files, terminal)?;
+        let source = Source::new(&self.input, files, &self.options, terminal)?;
         let topology = &source.topology;
         let terms = terms(topology, self.adopt, !self.no_prune);
         let terms = self.options.on_terms(terms, self.against.is_none());
@@ -217,7 +217,7 @@ impl Destroy {
                 let input = Input {
                     file: file.unwrap_or_else(|| "-".into()),
                 };
-                let source = Source::new(&input, input.read()?, terminal)?;
+                let source = Source::new(&input, input.read()?, &options, terminal)?;
                 let host = node.host(&source.topology, &mut kernel)?;
                 let host = options.to_save(host);
                 let terms = options.on_terms(terms(&source.topology, false, true), true);

@@ -193,13 +193,21 @@ fn leads_out() -> io::Error {
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     File::open(path)
-        .and_then(|mut file| bounded(&mut file, MOST_BYTES))
+        .and_then(|mut file| bounded_file(&mut file, MOST_BYTES))
         .map_err(|error| unreadable(&path.display().to_string(), &error))
 }
 
 fn bounded(reader: &mut impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// With room for all at once: otherwise the first reads are very small.
+fn bounded_file(file: &mut File, most: u64) -> io::Result<Vec<u8>> {
+    let length = file.metadata()?.len().min(most);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -226,7 +234,7 @@ fn read_list(directory: &Path, file: &str, room: u64) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let bytes = bounded(&mut file, room)?;
+    let bytes = bounded_file(&mut file, room)?;
     if bytes.len() as u64 == room {
         let most = MOST_BYTES - 1;
         return Err(io::Error::other(format!(

@@ -17,19 +17,20 @@ use super::make::{Options, Wish};
 use super::offline::Against;
 use super::{Failure, Terminal, note, tell_of_daemon, warn};
 
-/// A topology, and which one it is.
+/// A topology, and which one it is, where a saved plan is to say so.
 pub(super) struct Source {
     pub(super) topology: Topology,
-    digest: String,
+    digest: Option<String>,
 }
 
 impl Source {
     pub(super) fn new(
         input: &Input,
         files: Vec<Content>,
+        options: &Options,
         terminal: &Terminal,
     ) -> Result<Self, Failure> {
-        let digest = digest(input, &files);
+        let digest = options.out.is_some().then(|| digest(input, &files));
         let topology = input.topology_of(files, terminal)?;
         Ok(Self { topology, digest })
     }
@@ -41,7 +42,7 @@ impl Source {
         Origin {
             node: host.node.clone(),
             underlay: node.and_then(|node| node.underlay.as_ref()?.address()),
-            topology_digest: Some(self.digest.clone()),
+            topology_digest: self.digest.clone(),
             ..made_now()
         }
     }

@@ -32,9 +32,12 @@ const IPPROTO_IPIP: u8 = 4;
 const IPPROTO_MPLS: u8 = 137;
 
 /// A device as it was read.
-pub(super) struct RawLink {
+pub(super) struct RawLink<'a> {
     pub(super) name: InterfaceName,
+    /// Without its counters.
     pub(super) device: Device,
+    /// `struct rtnl_link_stats64`: the kernel gives it whether it was asked for or not.
+    pub(super) statistics: Option<&'a [u8]>,
     /// Those that could be a device's name; an alternative one may be longer.
     pub(super) alternative_names: Vec<InterfaceName>,
     /// If it is a tunnel of a kind that this crate manages.
@@ -47,7 +50,7 @@ pub(super) struct RawTunnel {
     underlay: Option<u32>,
 }
 
-/// A request for every device. Without `counters` the kernel leaves the statistics out, most of each message.
+/// A request for every device. Without `counters` the kernel leaves IPv6's statistics out, the longest of all.
 pub(super) fn dump(counters: bool) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     if !counters {
@@ -69,9 +72,9 @@ pub(super) fn look_up(name: InterfaceName) -> RouteNetlinkMessage {
 }
 
 /// Reads a device.
-pub(super) fn decode(payload: &[u8]) -> Result<RawLink, Error> {
+pub(super) fn decode(payload: &[u8]) -> Result<RawLink<'_>, Error> {
     let (header, attributes) = wire::split::<16>(payload)?;
-    let (mut name, mut data) = (None, None);
+    let (mut name, mut data, mut statistics) = (None, None, None);
     let mut alternative_names = Vec::new();
     let mut device = Device {
         index: wire::u32(&header[4..])?,
@@ -88,7 +91,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<RawLink, Error> {
             (IFLA_MTU, value) => device.mtu = wire::u32(value)?,
             (IFLA_IFALIAS, value) => device.alias = wire::text(value),
             (IFLA_GROUP, value) => device.group = wire::u32(value)?,
-            (IFLA_STATS64, value) => device.counters = Some(counters(value)?.into()),
+            (IFLA_STATS64, value) => statistics = Some(value),
             (IFLA_PROP_LIST, value) => {
                 for property in wire::attributes(value) {
                     if let (IFLA_ALT_IFNAME, value) = property? {
@@ -114,6 +117,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<RawLink, Error> {
     Ok(RawLink {
         name,
         device,
+        statistics,
         alternative_names,
         tunnel,
     })
@@ -147,8 +151,8 @@ impl RawTunnel {
     }
 }
 
-/// `struct rtnl_link_stats64`, as far as it is shown.
-fn counters(value: &[u8]) -> Result<Counters, Error> {
+/// A device's statistics, as far as they are shown.
+pub(super) fn counters(value: &[u8]) -> Result<Counters, Error> {
     let field = |index: usize| wire::u64(value.get(index * 8..).unwrap_or_default());
     Ok(Counters {
         rx_packets: field(0)?,

@@ -1,6 +1,6 @@
 //! The kernel's state in one pass: devices, addresses, routes, and the way to the addresses that a topology asks about.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::route::Family;
@@ -84,7 +84,7 @@ pub(super) fn widen(
         paths: BTreeSet::new(),
         counters: false,
     };
-    let names = names(observed);
+    let names = Names::of(observed);
     routes(channel, observed, &names, &extent)
 }
 
@@ -95,13 +95,25 @@ pub(super) fn devices(channel: &mut Channel) -> Result<BTreeMap<InterfaceName, D
     Ok(observed.devices)
 }
 
-type Names = HashMap<u32, InterfaceName>;
+/// The devices' names, sorted by their indices.
+struct Names(Vec<(u32, InterfaceName)>);
 
-fn names(observed: &Observed) -> Names {
-    let devices = observed.devices.iter();
-    devices
-        .map(|(name, device)| (device.index, *name))
-        .collect()
+impl Names {
+    fn new(names: impl Iterator<Item = (u32, InterfaceName)>) -> Self {
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable_by_key(|(index, _)| *index);
+        Self(names)
+    }
+
+    fn of(observed: &Observed) -> Self {
+        let devices = observed.devices.iter();
+        Self::new(devices.map(|(name, device)| (device.index, *name)))
+    }
+
+    fn get(&self, index: u32) -> Option<InterfaceName> {
+        let place = self.0.binary_search_by_key(&index, |(index, _)| *index);
+        place.ok().map(|place| self.0[place].1)
+    }
 }
 
 /// Devices as they are read, before the index of each is known. A map that is made of a list is half as large as one that
@@ -114,8 +126,11 @@ struct Links {
 }
 
 impl Links {
-    fn read(&mut self, payload: &[u8]) -> Result<(), Error> {
-        let raw = link::decode(payload)?;
+    fn read(&mut self, payload: &[u8], counters: bool) -> Result<(), Error> {
+        let mut raw = link::decode(payload)?;
+        if let Some(statistics) = raw.statistics.filter(|_| counters) {
+            raw.device.counters = Some(link::counters(statistics)?.into());
+        }
         self.tunnels
             .extend(raw.tunnel.map(|tunnel| (raw.name, tunnel)));
         let others = raw.alternative_names.into_iter();
@@ -132,8 +147,8 @@ impl Links {
         observed
             .alternative_names
             .append(&mut self.alternative_names);
-        let names = names(observed);
-        let name_of = |index| names.get(&index).copied().unwrap_or_else(|| gone(index));
+        let names = Names::of(observed);
+        let name_of = |index| names.get(index).unwrap_or_else(|| gone(index));
         let tunnels = self.tunnels.into_iter();
         let tunnels = tunnels.map(|(name, tunnel)| (name, tunnel.named(name_of)));
         observed.state.tunnels.append(&mut tunnels.collect());
@@ -144,7 +159,7 @@ impl Links {
 fn links(channel: &mut Channel, observed: &mut Observed, counters: bool) -> Result<Names, Error> {
     let request = link::dump(counters);
     let links = channel.dump(&request, |links: &mut Links, _, payload| {
-        links.read(payload)
+        links.read(payload, counters)
     })?;
     observed.devices.clear();
     observed.alternative_names.clear();
@@ -159,7 +174,9 @@ fn links_again(
 ) -> Result<Names, Error> {
     let requests: Vec<_> = devices.iter().copied().map(link::look_up).collect();
     let mut links = Links::default();
-    channel.look_up(&requests, DEVICE_BYTES, |_, payload| links.read(payload))?;
+    channel.look_up(&requests, DEVICE_BYTES, |_, payload| {
+        links.read(payload, false)
+    })?;
     for name in devices {
         observed.devices.remove(name);
         observed.state.tunnels.remove(name);
@@ -197,7 +214,7 @@ fn addresses_of(
     names: &Names,
     device: Option<u32>,
 ) -> Result<Addresses, Error> {
-    let name_of = |index| names.get(&index).copied();
+    let name_of = |index| names.get(index);
     let request = address::dump(device);
     channel.dump(&request, |seen: &mut Addresses, _, payload| {
         let Some(raw) = address::decode(payload, name_of)? else {
@@ -251,7 +268,7 @@ fn routes_of_family(
     extent: &Extent,
     device: Option<u32>,
 ) -> Result<Vec<(RouteKey, Route)>, Error> {
-    let name_of = |index| names.get(&index).copied();
+    let name_of = |index| names.get(index);
     let filter = extent.protocol.filter(|_| channel.filters_dumps());
     let request = route::dump(family, filter, device);
     channel.dump(&request, |seen: &mut Vec<_>, _, payload| {
@@ -348,9 +365,7 @@ fn paths(
         } else {
             Family::V6
         };
-        if let Some((key, route)) =
-            route::decode(payload, family, |index| names.get(&index).copied())?
-        {
+        if let Some((key, route)) = route::decode(payload, family, |index| names.get(index))? {
             let path = route::path(&key, &route, |device| {
                 devices.get(&device).map(|device| device.mtu)
             });
@@ -374,12 +389,9 @@ pub(super) fn tentative(
     channel: &mut Channel,
     indices: &Indices,
 ) -> Result<HashSet<IpAddr>, Error> {
-    let names: Names = indices
-        .iter()
-        .map(|(name, index)| (*index, *name))
-        .collect();
+    let names = Names::new(indices.iter().map(|(name, index)| (*index, *name)));
     channel.dump(&address::dump(None), |seen: &mut HashSet<_>, _, payload| {
-        let raw = address::decode(payload, |index| names.get(&index).copied())?;
+        let raw = address::decode(payload, |index| names.get(index))?;
         seen.extend(raw.filter(|raw| raw.tentative).map(|raw| raw.key.local));
         Ok(())
     })

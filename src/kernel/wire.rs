@@ -2,22 +2,40 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::NlasIterator;
 use smol_str::SmolStr;
 
 use super::Error;
 
-/// The attributes of a message, or of a nested attribute: kind (without its flag bits) and value.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Error>> {
-    NlasIterator::new(bytes).map(|item| {
-        let attribute = item.map_err(|error| Error::Malformed(error.to_string()))?;
-        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-        attribute
-            .into_inner()
-            .get(4..length)
-            .map(|value| (kind, value))
-            .ok_or_else(|| malformed("attribute length"))
-    })
+/// Without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` (`include/uapi/linux/netlink.h`).
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// The attributes of a message, or of a nested attribute: kind (without its flag bits) and value. After one that is
+/// malformed there is no other.
+pub(super) fn attributes(bytes: &[u8]) -> Attributes<'_> {
+    Attributes(bytes)
+}
+
+pub(super) struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<(u16, &'a [u8]), Error>;
+
+    /// `struct nlattr`: a length with these four bytes in it, a kind, a value; the next begins at a multiple of four.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = std::mem::take(&mut self.0);
+        let [low, high, kind @ ..] = match rest.first_chunk::<4>() {
+            Some(header) => *header,
+            None if rest.is_empty() => return None,
+            None => return Some(Err(malformed("attribute header"))),
+        };
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let Some(value) = rest.get(4..length) else {
+            return Some(Err(malformed("attribute length")));
+        };
+        self.0 = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Ok((u16::from_ne_bytes(kind) & NLA_TYPE_MASK, value)))
+    }
 }
 
 pub(super) fn malformed(what: &str) -> Error {
@@ -70,4 +88,32 @@ pub(super) fn ip(value: &[u8]) -> Result<IpAddr, Error> {
 /// Text up to its NUL, as far as it is UTF-8.
 pub(super) fn text(value: &[u8]) -> SmolStr {
     String::from_utf8_lossy(value.split(|&b| b == 0).next().unwrap_or_default()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Read<'a> = Option<(u16, &'a [u8])>;
+
+    #[test]
+    fn reads_attributes_up_to_what_is_malformed() {
+        let cases: [(&[u8], &[Read]); 7] = [
+            (&[], &[]),
+            (&[4, 0, 7, 0], &[Some((7, &[]))]),
+            (
+                &[5, 0, 1, 0x80, 9, 0, 0, 0, 4, 0, 2, 0x40],
+                &[Some((1, &[9])), Some((2, &[]))],
+            ),
+            // The last one's padding may be missing.
+            (&[5, 0, 1, 0, 9], &[Some((1, &[9]))]),
+            (&[4, 0, 7, 0, 4, 0, 8], &[Some((7, &[])), None]),
+            (&[3, 0, 7, 0, 4, 0, 8, 0], &[None]),
+            (&[9, 0, 7, 0, 1, 2, 3, 4], &[None]),
+        ];
+        for (bytes, expected) in cases {
+            let found: Vec<Read> = attributes(bytes).map(Result::ok).collect();
+            assert_eq!(found, expected, "{bytes:?}");
+        }
+    }
 }

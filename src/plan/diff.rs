@@ -1,5 +1,6 @@
 //! What differs, object by object, and whose it is.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use smol_str::SmolStr;
@@ -40,9 +41,8 @@ pub(super) fn diff(
         observed,
         terms,
         alias: terms.owner.alias(),
-        others: other_owners(desired, observed, terms),
         left_behind: left_behind(desired, observed, &terms.owner.alias()),
-        wants_outside: wants_outside(desired),
+        besides: OnceCell::new(),
         found: Difference::default(),
     };
     diff.tunnels();
@@ -98,6 +98,14 @@ fn wants_outside(desired: &State) -> bool {
         || desired.routes.values().any(|route| !on_tunnel(route))
 }
 
+/// What there is besides the topology's tunnels.
+struct Besides {
+    /// Other topologies with tunnels here.
+    others: BTreeSet<String>,
+    /// Whether the topology has addresses or routes outside its tunnels.
+    wants_outside: bool,
+}
+
 /// Whose an object with our mark is.
 #[derive(PartialEq, Eq)]
 enum Whose {
@@ -116,20 +124,18 @@ struct Diff<'a> {
     observed: &'a Observed,
     terms: &'a Terms,
     alias: SmolStr,
-    others: BTreeSet<String>,
     left_behind: BTreeMap<InterfaceName, InterfaceName>,
-    /// Whether the topology has addresses or routes outside its tunnels.
-    wants_outside: bool,
+    /// Asked for only where an object outside the tunnels isn't desired.
+    besides: OnceCell<Besides>,
     found: Difference,
 }
 
 impl Diff<'_> {
     fn tunnels(&mut self) {
+        let mut devices = Ascending::new(&self.observed.devices);
+        let mut tunnels = Ascending::new(&self.observed.state.tunnels);
         for (&name, to) in &self.desired.tunnels {
-            match (
-                self.observed.devices.get(&name),
-                self.observed.state.tunnels.get(&name),
-            ) {
+            match (devices.get(&name), tunnels.get(&name)) {
                 (None, _) => match self.observed.alternative_names.get(&name) {
                     None => self.tunnel(name, Delta::Create(to.clone())),
                     Some(device) => self.conflict(
@@ -238,8 +244,9 @@ impl Diff<'_> {
 
     fn addresses(&mut self) {
         let observed = &self.observed.state.addresses;
+        let mut there = Ascending::new(observed);
         for (&key, to) in &self.desired.addresses {
-            let Some(from) = observed.get(&key) else {
+            let Some(from) = there.get(&key) else {
                 self.address(key, Delta::Create(to.clone()));
                 continue;
             };
@@ -268,10 +275,11 @@ impl Diff<'_> {
         if !self.terms.prune {
             return;
         }
-        for (&key, from) in observed
+        let mut desired = Ascending::new(&self.desired.addresses);
+        let undesired = observed
             .iter()
-            .filter(|(key, _)| !self.desired.addresses.contains_key(key))
-        {
+            .filter(|(key, _)| desired.get(key).is_none());
+        for (&key, from) in undesired {
             match self.whose_address(key, from) {
                 Some(Whose::Ours) => self.address(key, Delta::delete(from.clone())),
                 Some(Whose::Outside)
@@ -459,8 +467,15 @@ impl Diff<'_> {
             ));
             return false;
         }
-        if self.others.is_empty() {
-            if self.desired.tunnels.is_empty() && self.wants_outside {
+        let Besides {
+            others,
+            wants_outside,
+        } = self.besides.get_or_init(|| Besides {
+            others: other_owners(self.desired, self.observed, self.terms),
+            wants_outside: wants_outside(self.desired),
+        });
+        if others.is_empty() {
+            if self.desired.tunnels.is_empty() && *wants_outside {
                 let protocol = self.terms.protocol;
                 self.found.warnings.push(format!(
                     "{object} has our mark (protocol {protocol}) and is deleted: if another topology without tunnels \
@@ -469,10 +484,10 @@ impl Diff<'_> {
             }
             return true;
         }
-        let others: Vec<&str> = self.others.iter().map(String::as_str).collect();
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
         let others = others.join(", ");
         let protocol = self.terms.protocol;
-        if self.wants_outside {
+        if *wants_outside {
             self.conflict(
                 object,
                 format!(

@@ -1,5 +1,6 @@
 //! Names of network interfaces, as the kernel allows them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,7 +14,7 @@ const IFNAMSIZ: usize = 16;
 ///
 /// Two ways lead to one: [`FromStr`] checks what the kernel's `dev_valid_name` (`net/core/dev.c`) checks, and
 /// [`InterfaceName::from_kernel`] takes whatever the kernel says, which need not be UTF-8.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InterfaceName([u8; IFNAMSIZ]);
 
 /// Why a string can't be the name of an interface.
@@ -54,6 +55,19 @@ impl InterfaceName {
     pub fn as_bytes(&self) -> &[u8] {
         let len = self.0.iter().position(|&b| b == 0).unwrap_or(IFNAMSIZ);
         &self.0[..len]
+    }
+}
+
+/// By bytes, compared as one number: names are the keys of nearly every map.
+impl Ord for InterfaceName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        u128::from_be_bytes(self.0).cmp(&u128::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for InterfaceName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -133,6 +147,17 @@ mod tests {
             "à",
         ] {
             assert!(name.parse::<InterfaceName>().is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn is_sorted_by_bytes() {
+        let names = ["a", "a1", "ab", "b", "t1", "t10", "t2", "ünï", "\u{ffff}"];
+        for a in names {
+            for b in names {
+                let of = |name: &str| InterfaceName::from_kernel(name.as_bytes()).unwrap();
+                assert_eq!(of(a).cmp(&of(b)), a.as_bytes().cmp(b.as_bytes()), "{a} {b}");
+            }
         }
     }
 

@@ -18,10 +18,10 @@ use serde::{Serialize, Serializer};
 pub use address::{Address, AddressKey, Lifetime};
 pub use interface::{InterfaceName, InvalidName};
 pub use observed::{Counters, Device, Observed, Path};
-pub(crate) use route::prefixes;
 pub use route::{
     IPV6_DEFAULT_METRIC, MAIN_TABLE, NextHop, NextHops, Route, RouteKey, RouteType, Scope,
 };
+pub(crate) use route::{Lengths, prefixes};
 pub use tunnel::{AdminState, Encap, Endpoints, IPV6_MIN_MTU, Ipip, Kind, Mode, Tos, Ttl, Tunnel};
 pub use unmet::{Desired, Unmet};
 

@@ -1,5 +1,6 @@
 //! A route in one of the kernel's tables.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -44,6 +45,27 @@ pub(crate) fn prefixes(address: IpAddr) -> impl Iterator<Item = IpNet> {
     (0..=longest)
         .rev()
         .filter_map(move |length| IpNet::new(address, length).ok().map(|net| net.trunc()))
+}
+
+/// The lengths of known prefixes: few, so that few prefixes of an address need be looked for.
+#[derive(Debug, Default)]
+pub(crate) struct Lengths(BTreeSet<u8>);
+
+impl Lengths {
+    /// Those of these prefixes.
+    pub(crate) fn of(prefixes: impl Iterator<Item = IpNet>) -> Self {
+        Self(prefixes.map(|net| net.prefix_len()).collect())
+    }
+
+    pub(crate) fn add(&mut self, net: IpNet) {
+        self.0.insert(net.prefix_len());
+    }
+
+    /// The networks that could hold an address, the longest first.
+    pub(crate) fn holding(&self, ip: IpAddr) -> impl Iterator<Item = IpNet> {
+        let lengths = self.0.iter().rev();
+        lengths.filter_map(move |&length| Some(IpNet::new(ip, length).ok()?.trunc()))
+    }
 }
 
 /// The properties of a route that its key doesn't hold.

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::routes::Written;
 use super::{Check, ends, looks_like};
 use crate::source::{Path, Segment};
-use crate::state::{InterfaceName, MAIN_TABLE};
+use crate::state::{InterfaceName, Lengths, MAIN_TABLE};
 use crate::topology::scalar::prefix;
 use crate::topology::{Address, NextHop, Tunnel};
 
@@ -199,22 +199,6 @@ fn circle(
         trails = longer;
     }
     None
-}
-
-/// The lengths of known prefixes: one look-up for each finds the longest that holds an address.
-#[derive(Default)]
-struct Lengths(BTreeSet<u8>);
-
-impl Lengths {
-    fn add(&mut self, net: IpNet) {
-        self.0.insert(net.prefix_len());
-    }
-
-    /// The networks that could hold an address, the longest first.
-    fn holding(&self, ip: IpAddr) -> impl Iterator<Item = IpNet> {
-        let lengths = self.0.iter().rev();
-        lengths.filter_map(move |&length| Some(IpNet::new(ip, length).ok()?.trunc()))
-    }
 }
 
 /// The addresses to which ways are asked for. A file may have a million networks that hold none of them.
