@@ -1,5 +1,6 @@
 //! From a topology to the desired state: every default filled in, with the facts of one host.
 
+mod mtu;
 mod withdraw;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,19 +10,13 @@ use ipnet::IpNet;
 use smol_str::ToSmolStr;
 
 use crate::state::{
-    Address, AddressKey, AdminState, Desired, InterfaceName, Ipip, Kind, Lengths, MAIN_TABLE, Mode,
-    NextHop, NextHops, Observed, Route, RouteKey, RouteType, Scope, State, Tunnel, Unmet, prefixes,
+    Address, AddressKey, AdminState, Ascending, Desired, InterfaceName, Ipip, Kind, Lengths,
+    MAIN_TABLE, Mode, NextHop, NextHops, Observed, Route, RouteKey, RouteType, Scope, State,
+    Tunnel, Unmet, prefixes,
 };
 use crate::topology::{
     self, Effective, Endpoint, Hops, Host, Mtu, PeerRoute, Topology, TunnelKind,
 };
-
-/// Bytes that an ipip tunnel puts before a packet: one IPv4 header without options (RFC 2003 section 3).
-const IPIP_OVERHEAD: u32 = 20;
-/// The MTU that the kernel takes for a tunnel whose underlay it doesn't know (`ETH_DATA_LEN`).
-const DEFAULT_UNDERLAY_MTU: u32 = 1500;
-/// The range of a tunnel's MTU (`ETH_MIN_MTU` to `IP_MAX_MTU` less the outer header, `net/ipv4/ip_tunnel.c`).
-const TUNNEL_MTU: std::ops::RangeInclusive<u32> = 68..=65515;
 
 /// How many parts the routes are made in, and how many a part has at least: appending one passes over those
 /// that are there.
@@ -63,7 +58,7 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
         observed,
         underlay: BTreeMap::new(),
         networks: BTreeMap::new(),
-        locals: BTreeMap::new(),
+        firsts: BTreeMap::new(),
         unmet: BTreeMap::new(),
         lengths: Lengths::default(),
     };
@@ -72,26 +67,11 @@ pub fn desired(host: &Host, observed: &Observed) -> Desired {
         ..State::default()
     };
     let asks_networks = gateways(topology).next().is_some();
-    for (key, address) in observed.state.addresses.iter().chain(&state.addresses) {
-        let network = address.network(key);
-        // What the topology says of a network comes last, and so wins.
-        let asked = network.filter(|_| asks_networks);
-        build
-            .networks
-            .extend(asked.map(|network| (network, key.device)));
-        let tunnel = observed.state.tunnels.contains_key(&key.device)
-            || topology.tunnels.contains_key(&key.device);
-        if !tunnel {
-            let place = (key.device, network);
-            build.underlay.entry(key.local).or_default().push(place);
-        }
+    // What the topology says of a network comes last, and so wins.
+    for addresses in [&observed.state.addresses, &state.addresses] {
+        build.note_networks(addresses, asks_networks);
     }
-    for (name, tunnel) in &topology.tunnels {
-        match build.local(*name, &topology.tunnel(tunnel)) {
-            Ok(local) => build.locals.extend(local.map(|local| (*name, local))),
-            Err(unmet) => _ = build.unmet.insert(*name, unmet),
-        }
-    }
+    build.look_up_locals();
     build.peers(host, &mut state);
     build.routes(&mut state);
     build.withdraw(host, &mut state);
@@ -112,9 +92,9 @@ struct Build<'a> {
     underlay: BTreeMap<IpAddr, Vec<(InterfaceName, Option<IpNet>)>>,
     /// The networks of the host's and the topology's addresses, with their devices, where a gateway has none.
     networks: BTreeMap<IpNet, InterfaceName>,
-    /// The tunnels' outer source addresses.
-    locals: BTreeMap<InterfaceName, Ipv4Addr>,
-    /// Those that have none yet.
+    /// The first addresses of devices, where a tunnel's `local` is one.
+    firsts: BTreeMap<InterfaceName, Option<Ipv4Addr>>,
+    /// Tunnels whose `local` is a device without an address.
     unmet: BTreeMap<InterfaceName, Unmet>,
     /// Those of the routes in the main table.
     lengths: Lengths,
@@ -123,6 +103,35 @@ struct Build<'a> {
 impl Build<'_> {
     fn protocol(&self) -> u8 {
         self.topology.route_protocol.0
+    }
+
+    fn note_networks(&mut self, addresses: &BTreeMap<AddressKey, Address>, asked: bool) {
+        let mut there = Ascending::new(&self.observed.state.tunnels);
+        let mut own = Ascending::new(&self.topology.tunnels);
+        for (key, address) in addresses {
+            let network = address.network(key);
+            if asked {
+                self.networks
+                    .extend(network.map(|network| (network, key.device)));
+            }
+            let (there, own) = (there.get(&key.device), own.get(&key.device));
+            if there.is_none() && own.is_none() {
+                let place = (key.device, network);
+                self.underlay.entry(key.local).or_default().push(place);
+            }
+        }
+    }
+
+    fn look_up_locals(&mut self) {
+        for (&tunnel, own) in &self.topology.tunnels {
+            if let Some(Endpoint::Device(device)) = self.topology.tunnel(own).get(|t| &t.local) {
+                let first = self.firsts.entry(device);
+                let first = first.or_insert_with(|| first_address(self.observed, device));
+                if first.is_none() {
+                    self.unmet.insert(tunnel, Unmet { tunnel, device });
+                }
+            }
+        }
     }
 
     /// After the routes, which `mtu: auto` follows. A tunnel comes after the one that it is bound to, whose MTU it needs.
@@ -169,7 +178,7 @@ impl Build<'_> {
             Some(Mtu::Auto) | None => self.automatic_mtu(name, options, state),
         };
         let kind = match options.get(|t| &t.kind).unwrap_or_default() {
-            TunnelKind::Ipip => Kind::Ipip(self.ipip(name, options)),
+            TunnelKind::Ipip => Kind::Ipip(self.ipip(options)),
         };
         Tunnel {
             kind,
@@ -179,10 +188,10 @@ impl Build<'_> {
         }
     }
 
-    fn ipip(&self, name: InterfaceName, options: &Effective) -> Ipip {
+    fn ipip(&self, options: &Effective) -> Ipip {
         let defaults = Ipip::default();
         Ipip {
-            local: self.locals.get(&name).copied(),
+            local: self.local(options),
             remote: options.get(|t| &t.remote).and_then(|end| end.address()),
             device: options.get(|t| &t.device),
             mode: options.get(|t| &t.mode).unwrap_or(Mode::Ipip),
@@ -195,109 +204,12 @@ impl Build<'_> {
         }
     }
 
-    fn local(&self, tunnel: InterfaceName, options: &Effective) -> Result<Option<Ipv4Addr>, Unmet> {
-        let device = match options.get(|t| &t.local) {
-            Some(Endpoint::Device(device)) => device,
-            Some(end) => return Ok(end.address()),
-            None => return Ok(None),
-        };
-        let keys = self.observed.state.addresses.iter();
-        let on_device = keys.filter(|(key, address)| {
-            key.device == device
-                && address.scope == Scope::GLOBAL
-                && !self.observed.secondaries.contains(key)
-        });
-        let first = on_device.filter_map(|(key, _)| match key.local {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
-        match first.min() {
-            Some(address) => Ok(Some(address)),
-            None => Err(Unmet { tunnel, device }),
+    /// A tunnel's outer source address.
+    fn local(&self, options: &Effective) -> Option<Ipv4Addr> {
+        match options.get(|t| &t.local)? {
+            Endpoint::Device(device) => *self.firsts.get(&device)?,
+            end => end.address(),
         }
-    }
-
-    /// The tunnels whose fixed MTU is more than what is known of their outer path.
-    fn too_large(&self, state: &State) -> BTreeMap<InterfaceName, u32> {
-        let tunnels = self.topology.tunnels.iter().filter_map(|(name, tunnel)| {
-            let options = self.topology.tunnel(tunnel);
-            let Some(Mtu::Bytes(bytes)) = options.get(|t| &t.mtu) else {
-                return None;
-            };
-            let underlay = self.underlay_mtu(*name, &options, state)?;
-            let fits = underlay.saturating_sub(IPIP_OVERHEAD);
-            (bytes > fits).then_some((*name, fits))
-        });
-        tunnels.collect()
-    }
-
-    /// What the outer path carries, less the outer header.
-    fn automatic_mtu(&self, name: InterfaceName, options: &Effective, state: &State) -> u32 {
-        let underlay = self.underlay_mtu(name, options, state);
-        let underlay = underlay.unwrap_or(DEFAULT_UNDERLAY_MTU);
-        underlay
-            .saturating_sub(IPIP_OVERHEAD)
-            .clamp(*TUNNEL_MTU.start(), *TUNNEL_MTU.end())
-    }
-
-    fn underlay_mtu(&self, name: InterfaceName, options: &Effective, state: &State) -> Option<u32> {
-        let remote = options.get(|t| &t.remote).and_then(|end| end.address());
-        let local = self.locals.get(&name).copied();
-        match options.get(|t| &t.device) {
-            Some(device) => state
-                .tunnels
-                .get(&device)
-                .map(|tunnel| tunnel.mtu)
-                .or_else(|| self.device_mtu(device)),
-            None => remote
-                .and_then(|remote| self.path_mtu(name, remote, state))
-                .or_else(|| local.and_then(|local| self.device_mtu(self.device_with(local)?))),
-        }
-    }
-
-    /// The MTU on the way to `remote`: by a route of ours that is about to be, if it's more specific than the kernel's.
-    fn path_mtu(&self, tunnel: InterfaceName, remote: Ipv4Addr, state: &State) -> Option<u32> {
-        let remote = IpAddr::V4(remote);
-        let ours = self
-            .lengths
-            .holding(remote)
-            .find_map(|to| {
-                let key = |tos, metric| RouteKey {
-                    table: MAIN_TABLE,
-                    to,
-                    tos,
-                    metric,
-                };
-                let mut routes = state.routes.range(key(0, 0)..=key(0, u32::MAX));
-                routes.find(|(_, route)| route.kind == RouteType::Unicast)
-            })
-            .and_then(|(key, route)| {
-                Some((key.to.prefix_len(), route.devices().next()?, route.mtu))
-            })
-            .filter(|(_, device, _)| *device != tunnel);
-        // A path through the tunnel itself would make its MTU shrink by 20 with each pass.
-        let observed = self
-            .observed
-            .paths
-            .get(&remote)
-            .filter(|path| path.device != tunnel);
-        match (ours, observed) {
-            (Some((prefix_len, device, mtu)), path)
-                if path.is_none_or(|path| prefix_len > path.prefix_len) =>
-            {
-                mtu.or_else(|| self.device_mtu(device))
-            }
-            (_, path) => path.map(|path| path.mtu),
-        }
-    }
-
-    fn device_mtu(&self, device: InterfaceName) -> Option<u32> {
-        self.observed.devices.get(&device).map(|device| device.mtu)
-    }
-
-    fn device_with(&self, local: Ipv4Addr) -> Option<InterfaceName> {
-        let places = self.underlay.get(&IpAddr::V4(local))?;
-        places.last().map(|(device, _)| *device)
     }
 
     fn addresses(&self) -> BTreeMap<AddressKey, Address> {
@@ -393,7 +305,8 @@ impl Build<'_> {
 
     /// The underlay's device, where a gateway is in the same network as the tunnel's own outer address.
     fn straight(&self, tunnel: InterfaceName, gateway: IpAddr) -> Option<InterfaceName> {
-        let local = IpAddr::V4(*self.locals.get(&tunnel)?);
+        let own = self.topology.tunnels.get(&tunnel)?;
+        let local = IpAddr::V4(self.local(&self.topology.tunnel(own))?);
         let mut places = self.underlay.get(&local)?.iter().rev();
         places
             .find(|(_, network)| network.is_some_and(|network| network.contains(&gateway)))
@@ -493,6 +406,21 @@ fn append(
         }
         known.append(&mut some);
     }
+}
+
+/// The first IPv4 address of a device that is there for all the world.
+fn first_address(observed: &Observed, device: InterfaceName) -> Option<Ipv4Addr> {
+    let addresses = observed.state.addresses.iter();
+    let on_device = addresses.filter(|(key, address)| {
+        key.device == device
+            && address.scope == Scope::GLOBAL
+            && !observed.secondaries.contains(key)
+    });
+    let ipv4 = on_device.filter_map(|(key, _)| match key.local {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    ipv4.min()
 }
 
 fn admin_state(options: &Effective) -> AdminState {

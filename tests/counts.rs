@@ -57,7 +57,7 @@ const CASES: [Case; 9] = [
     case("a desired route", ROUTES, (0.5, 150.0, 12_000.0), || {
         wanting(list())
     }),
-    case("a desired tunnel", TUNNELS, (0.7, 520.0, 62_000.0), || {
+    case("a desired tunnel", TUNNELS, (0.5, 480.0, 46_000.0), || {
         wanting(tunnels())
     }),
     case("no change of a route", ROUTES, (0.1, 10.0, 6_000.0), || {

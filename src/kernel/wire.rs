@@ -33,7 +33,7 @@ impl<'a> Iterator for Attributes<'a> {
         let Some(value) = rest.get(4..length) else {
             return Some(Err(malformed("attribute length")));
         };
-        self.0 = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        self.0 = rest.get((length + 3) & !3..).unwrap_or_default();
         Some(Ok((u16::from_ne_bytes(kind) & NLA_TYPE_MASK, value)))
     }
 }

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use smol_str::SmolStr;
 
-use super::ascending::Ascending;
 use super::dependents::{Dependents, is_kernels_link_local};
 use super::{Change, Conflict, Delta, Object, Terms, in_place, order, stand_in};
 use crate::state::{
-    Address, AddressKey, Desired, Endpoints, InterfaceName, Observed, Route, RouteKey, RouteType,
-    State, Tunnel, Unmet,
+    Address, AddressKey, Ascending, Desired, Endpoints, InterfaceName, Observed, Route, RouteKey,
+    RouteType, State, Tunnel, Unmet,
 };
 use crate::topology::Owner;
 

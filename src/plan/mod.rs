@@ -3,7 +3,6 @@
 //! A plan is a value: it's shown, written as JSON and carried out, and whoever carries it out decides nothing.
 
 mod around;
-mod ascending;
 mod change;
 mod cut;
 mod dependents;

@@ -4,6 +4,7 @@
 //! is `!=`. Nothing here knows netlink, files or time.
 
 mod address;
+mod ascending;
 mod interface;
 mod observed;
 mod route;
@@ -16,6 +17,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 pub use address::{Address, AddressKey, Lifetime};
+pub(crate) use ascending::Ascending;
 pub use interface::{InterfaceName, InvalidName};
 pub use observed::{Counters, Device, Observed, Path};
 pub use route::{

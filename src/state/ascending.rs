@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
-pub(super) struct Ascending<'a, K, V> {
+pub(crate) struct Ascending<'a, K, V> {
     rest: Peekable<btree_map::Iter<'a, K, V>>,
 }
 
 impl<'a, K: Ord, V> Ascending<'a, K, V> {
-    pub(super) fn new(map: &'a BTreeMap<K, V>) -> Self {
+    pub(crate) fn new(map: &'a BTreeMap<K, V>) -> Self {
         Self {
             rest: map.iter().peekable(),
         }
     }
 
     /// The value of a key that isn't less than the one before.
-    pub(super) fn get(&mut self, key: &K) -> Option<&'a V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&'a V> {
         while self.rest.next_if(|(other, _)| *other < key).is_some() {}
         let (other, value) = self.rest.peek()?;
         (*other == key).then_some(*value)
