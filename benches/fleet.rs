@@ -1,14 +1,15 @@
-//! What a fleet and a host cost as they grow, without a kernel: reading the file, the desired state, the plan. Time and
-//! memory.
+//! What a fleet and a host cost as they grow, without a kernel: reading the file, the desired state, the plan, netlink
+//! messages. Time and memory.
 //!
 //! Each size is ten times the one before: so should the figures be, and the plans of all nodes a hundred times, as there
 //! are as many routes more.
 
 use divan::{AllocProfiler, Bencher, black_box};
 use tunnelform::desired::desired;
+use tunnelform::kernel::codec;
 use tunnelform::plan::{Terms, plan};
 use tunnelform::source::{Content, ListFile};
-use tunnelform::state::{Desired, Observed};
+use tunnelform::state::{Desired, Observed, State};
 use tunnelform::topology::{Fleet, Name, Topology};
 
 #[global_allocator]
@@ -178,6 +179,26 @@ fn plan_create(bencher: Bencher, count: usize) {
 fn plan_no_op(bencher: Bencher, count: usize) {
     let as_wanted = |wanted: &Desired| Observed::holding(&wanted.state);
     plan_against(bencher, &tunnels(count), 0, as_wanted);
+}
+
+/// The messages that make a host's tunnels, addresses and routes.
+#[divan::bench(args = [100, 1_000, 10_000])]
+fn encode(bencher: Bencher, count: usize) {
+    let state = state(count);
+    bencher.bench_local(|| codec::encode(black_box(&state)).is_ok());
+}
+
+/// The same messages, read.
+#[divan::bench(args = [100, 1_000, 10_000])]
+fn decode(bencher: Bencher, count: usize) {
+    let messages = codec::encode(&state(count)).expect("every device is known");
+    bencher.bench_local(|| black_box(&messages).decode().expect("they are whole").len());
+}
+
+fn state(count: usize) -> State {
+    let topology = host(&tunnels(count));
+    let host = topology.fleet().host(None).expect("one host");
+    desired(&host, &Observed::bare()).state
 }
 
 fn plan_against(

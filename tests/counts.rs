@@ -6,6 +6,7 @@ use std::process::Command;
 
 use allocation_counter::{AllocationInfo, measure};
 use tunnelform::desired::desired;
+use tunnelform::kernel::codec;
 use tunnelform::plan::{Terms, plan};
 use tunnelform::source::{Content, ListFile};
 use tunnelform::state::{Desired, Observed};
@@ -44,7 +45,7 @@ const fn case(
     }
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 11] = [
     case("a route in YAML", ROUTES, (0.1, 350.0, 70_000.0), || {
         reading(yaml())
     }),
@@ -75,6 +76,18 @@ const CASES: [Case; 9] = [
     case("a new tunnel", TUNNELS, (5.5, 1_450.0, 138_000.0), || {
         planning(tunnels(), nothing)
     }),
+    case(
+        "a tunnel's messages, written",
+        TUNNELS,
+        (23.0, 1_150.0, 255_000.0),
+        || encoding(tunnels()),
+    ),
+    case(
+        "a tunnel's messages, read",
+        TUNNELS,
+        (0.4, 510.0, 44_000.0),
+        || decoding(tunnels()),
+    ),
 ];
 
 impl Case {
@@ -219,6 +232,19 @@ fn planning(file: Content, seen: fn(&Desired) -> Observed) -> AllocationInfo {
     let (found, plan) = measured(|| plan(&wanted, Some(&wanted.state), &observed, &terms));
     let differs = observed.state != wanted.state;
     assert_eq!(!plan.is_empty(), differs, "{} changes", plan.changes.len());
+    found
+}
+
+fn encoding(file: Content) -> AllocationInfo {
+    let state = desired(&host(&read(file)), &Observed::bare()).state;
+    measured(|| codec::encode(&state).is_ok()).0
+}
+
+fn decoding(file: Content) -> AllocationInfo {
+    let state = desired(&host(&read(file)), &Observed::bare()).state;
+    let messages = codec::encode(&state).expect("every device is known");
+    let (found, read) = measured(|| messages.decode().expect("they are whole"));
+    assert_eq!(read.len(), state.len());
     found
 }
 

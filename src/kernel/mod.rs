@@ -1,6 +1,8 @@
 //! The kernel: what it holds, and how a plan is carried out on it. The only place that knows netlink.
 
 mod address;
+#[doc(hidden)]
+pub mod codec;
 mod execute;
 mod link;
 mod monitor;

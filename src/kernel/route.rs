@@ -13,7 +13,7 @@ use super::socket::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
 use super::{Error, Indices, wire};
 use crate::state::{InterfaceName, NextHop, NextHops, Path, Route, RouteKey, RouteType, Scope};
 
-const AF_INET: u8 = 2;
+pub(super) const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;

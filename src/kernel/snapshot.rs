@@ -96,10 +96,10 @@ pub(super) fn devices(channel: &mut Channel) -> Result<BTreeMap<InterfaceName, D
 }
 
 /// The devices' names, sorted by their indices.
-struct Names(Vec<(u32, InterfaceName)>);
+pub(super) struct Names(Vec<(u32, InterfaceName)>);
 
 impl Names {
-    fn new(names: impl Iterator<Item = (u32, InterfaceName)>) -> Self {
+    pub(super) fn new(names: impl Iterator<Item = (u32, InterfaceName)>) -> Self {
         let mut names: Vec<_> = names.collect();
         names.sort_unstable_by_key(|(index, _)| *index);
         Self(names)
@@ -110,7 +110,7 @@ impl Names {
         Self::new(devices.map(|(name, device)| (device.index, *name)))
     }
 
-    fn get(&self, index: u32) -> Option<InterfaceName> {
+    pub(super) fn get(&self, index: u32) -> Option<InterfaceName> {
         let place = self.0.binary_search_by_key(&index, |(index, _)| *index);
         place.ok().map(|place| self.0[place].1)
     }

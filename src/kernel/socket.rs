@@ -458,7 +458,21 @@ fn refusal(header: &Header, payload: &[u8], code: i32) -> Refusal {
     }
 }
 
-fn encode(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
+/// Takes the type and payload of each message in a row.
+pub(super) fn each_in(
+    mut bytes: &[u8],
+    mut each: impl FnMut(u16, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    while !bytes.is_empty() {
+        let (header, payload, next) = Header::split(bytes)?;
+        each(header.message_type, payload)?;
+        bytes = next;
+    }
+    Ok(())
+}
+
+/// Appends a message.
+pub(super) fn encode(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     header.sequence_number = sequence;
