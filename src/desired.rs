@@ -105,6 +105,7 @@ impl Build<'_> {
         self.topology.route_protocol.0
     }
 
+    /// What leads to addresses and gateways later; `asked`: whether a gateway needs the device of its network.
     fn note_networks(&mut self, addresses: &BTreeMap<AddressKey, Address>, asked: bool) {
         let mut there = Ascending::new(&self.observed.state.tunnels);
         let mut own = Ascending::new(&self.topology.tunnels);
@@ -122,6 +123,7 @@ impl Build<'_> {
         }
     }
 
+    /// Once for each device that a `local` names.
     fn look_up_locals(&mut self) {
         for (&tunnel, own) in &self.topology.tunnels {
             if let Some(Endpoint::Device(device)) = self.topology.tunnel(own).get(|t| &t.local) {

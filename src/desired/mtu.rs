@@ -65,13 +65,13 @@ impl Build<'_> {
             .lengths
             .holding(remote)
             .find_map(|to| {
-                let key = |tos, metric| RouteKey {
+                let key = RouteKey {
                     table: MAIN_TABLE,
                     to,
-                    tos,
-                    metric,
+                    tos: 0,
+                    metric: 0,
                 };
-                let mut routes = state.routes.range(key(0, 0)..=key(0, u32::MAX));
+                let mut routes = state.routes.range(key.any_metric());
                 routes.find(|(_, route)| route.kind == RouteType::Unicast)
             })
             .and_then(|(key, route)| {

@@ -132,13 +132,13 @@ fn on_link(key: &AddressKey, address: &Address) -> Option<ipnet::IpNet> {
 
 fn longest(state: &State, table: u32, ward: IpAddr) -> Option<(&RouteKey, &Route)> {
     prefixes(ward).find_map(|to| {
-        let key = |tos, metric| RouteKey {
+        let key = RouteKey {
             table,
             to,
-            tos,
-            metric,
+            tos: 0,
+            metric: 0,
         };
-        state.routes.range(key(0, 0)..=key(0, u32::MAX)).next()
+        state.routes.range(key.any_metric()).next()
     })
 }
 

@@ -77,13 +77,13 @@ impl Observed {
             return None;
         }
         let (key, route) = prefixes(address).find_map(|to| {
-            let key = |tos, metric| RouteKey {
+            let key = RouteKey {
                 table: MAIN_TABLE,
                 to,
-                tos,
-                metric,
+                tos: 0,
+                metric: 0,
             };
-            self.state.routes.range(key(0, 0)..=key(0, u32::MAX)).next()
+            self.state.routes.range(key.any_metric()).next()
         })?;
         let device = route.devices().next()?;
         let mtu = route.mtu.or(self.devices.get(&device).map(|d| d.mtu))?;
