@@ -113,7 +113,7 @@ impl Input {
     pub(super) fn read(&self) -> Result<Vec<Content>, Failure> {
         let mut room = MOST_BYTES;
         if self.is_stdin() {
-            let bytes = bounded(&mut io::stdin().lock(), room);
+            let bytes = bounded(&mut io::stdin().lock(), 0, room);
             let bytes = bytes.map_err(|error| unreadable("<stdin>", &error))?;
             return Ok(vec![content(self.name(), Path::new(""), bytes, &mut room)]);
         }
@@ -197,18 +197,17 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
         .map_err(|error| unreadable(&path.display().to_string(), &error))
 }
 
-fn bounded(reader: &mut impl Read, most: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+/// All of it, `most` bytes at most. With room for what is probably there: otherwise the first reads are very small.
+fn bounded(reader: &mut impl Read, probably: u64, most: u64) -> io::Result<Vec<u8>> {
+    let room = usize::try_from(probably.min(most)).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(room);
     reader.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// With room for all at once: otherwise the first reads are very small.
 fn bounded_file(file: &mut File, most: u64) -> io::Result<Vec<u8>> {
-    let length = file.metadata()?.len().min(most);
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-    file.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let length = file.metadata()?.len();
+    bounded(file, length, most)
 }
 
 /// A file with those that it names, whose names are relative to the directory. As many bytes as all may have are in `room`.

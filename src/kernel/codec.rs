@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::route::Family;
-use super::snapshot::Names;
+use super::snapshot::{Names, gone};
 use super::socket::{self, Request};
 use super::{Error, Indices, address, link, route};
 use crate::state::{InterfaceName, State};
@@ -58,18 +58,19 @@ impl Messages {
     /// Reads the state again. A tunnel is as its first message makes it: down, without an alias.
     ///
     /// # Errors
-    /// [`Error::Malformed`].
+    /// [`Error::Malformed`], which messages of [`encode`]'s aren't.
     pub fn decode(&self) -> Result<State, Error> {
         const RTM_NEWLINK: u16 = 16;
         const RTM_NEWADDR: u16 = 20;
         const RTM_NEWROUTE: u16 = 24;
         let name_of = |index| self.names.get(index);
         let (mut tunnels, mut addresses, mut routes) = (Vec::new(), Vec::new(), Vec::new());
-        socket::each_in(&self.bytes, |kind, payload| {
-            match kind {
+        for message in socket::messages(&self.bytes) {
+            let (header, payload) = message?;
+            match header.message_type {
                 RTM_NEWLINK => {
                     let raw = link::decode(payload)?;
-                    let named = |index| name_of(index).unwrap_or(InterfaceName::LOOPBACK);
+                    let named = |index| name_of(index).unwrap_or_else(|| gone(index));
                     let tunnel = raw.tunnel.map(|tunnel| (raw.name, tunnel.named(named)));
                     tunnels.extend(tunnel);
                 }
@@ -86,8 +87,7 @@ impl Messages {
                 }
                 _ => {}
             }
-            Ok(())
-        })?;
+        }
         Ok(State {
             tunnels: tunnels.into_iter().collect(),
             addresses: addresses.into_iter().collect(),

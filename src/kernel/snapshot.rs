@@ -188,7 +188,7 @@ fn links_again(
 }
 
 /// A name for a device that a tunnel is bound to and that is gone. It holds a character that no real name has.
-fn gone(index: u32) -> InterfaceName {
+pub(super) fn gone(index: u32) -> InterfaceName {
     let name = format!("gone:{index}");
     InterfaceName::from_kernel(&name.as_bytes()[..name.len().min(15)])
         .unwrap_or_else(|| unreachable!("1 to 15 bytes"))

@@ -318,14 +318,12 @@ impl Channel {
         if length > self.receive.len() {
             return Err(too_long());
         }
-        let mut rest = self.receive.as_slice();
         let mut outcome = Ok(());
-        while !rest.is_empty() {
-            let (header, payload, next) = Header::split(rest)?;
+        for message in messages(&self.receive) {
+            let (header, payload) = message?;
             self.traffic.received += 1;
             // Keep the first error, but see every message: later ones may end a dump or a batch.
             outcome = outcome.and(each(&header, payload));
-            rest = next;
         }
         outcome
     }
@@ -404,9 +402,22 @@ fn receive_many(socket: &Socket, mut slots: Vec<IoSliceMut>) -> io::Result<Vec<u
     Ok(lengths.map(|header| header.msg_len as usize).collect())
 }
 
+/// The messages in a row, each with its payload. After one that is malformed there is no other.
+pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<(Header, &[u8]), Error>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let bytes = std::mem::take(&mut rest);
+        let message = (!bytes.is_empty()).then(|| Header::split(bytes))?;
+        Some(message.map(|(header, payload, next)| {
+            rest = next;
+            (header, payload)
+        }))
+    })
+}
+
 /// `struct nlmsghdr`.
-struct Header {
-    message_type: u16,
+pub(super) struct Header {
+    pub(super) message_type: u16,
     flags: u16,
     sequence_number: u32,
 }
@@ -456,19 +467,6 @@ fn refusal(header: &Header, payload: &[u8], code: i32) -> Refusal {
         errno: code.checked_neg().unwrap_or(0),
         sentence: sentence.map(|(_, value)| wire::text(value).into()),
     }
-}
-
-/// Takes the type and payload of each message in a row.
-pub(super) fn each_in(
-    mut bytes: &[u8],
-    mut each: impl FnMut(u16, &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    while !bytes.is_empty() {
-        let (header, payload, next) = Header::split(bytes)?;
-        each(header.message_type, payload)?;
-        bytes = next;
-    }
-    Ok(())
 }
 
 /// Appends a message.
