@@ -141,10 +141,12 @@ impl Build<'_> {
         let tunnels = self.topology.tunnels.iter();
         let mut waiting: Vec<_> = tunnels.map(|(name, own)| (*name, own)).collect();
         while !waiting.is_empty() {
-            let before: BTreeSet<InterfaceName> = waiting.iter().map(|(name, _)| *name).collect();
             let is_ready = |own| {
                 let device = self.topology.tunnel(own).get(|t| &t.device);
-                device.is_none_or(|device| !before.contains(&device))
+                device.is_none_or(|device| {
+                    !self.topology.tunnels.contains_key(&device)
+                        || state.tunnels.contains_key(&device)
+                })
             };
             let (mut ready, mut rest): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|(_, own)| is_ready(own));

@@ -7,10 +7,12 @@ use netlink_packet_route::address::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::message::Query;
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
 use super::{Error, wire};
 use crate::state::{Address, AddressKey, InterfaceName, Lifetime, Scope};
 
+const RTM_GETADDR: u16 = 22;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IFA_ADDRESS: u16 = 1;
@@ -39,10 +41,11 @@ pub(super) struct RawAddress {
 }
 
 /// A request for the addresses of both families: every one, or those of one device, where the kernel filters dumps.
-pub(super) fn dump(device: Option<u32>) -> RouteNetlinkMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = device.unwrap_or(0);
-    RouteNetlinkMessage::GetAddress(message)
+pub(super) fn dump(device: Option<u32>) -> Query {
+    // `struct ifaddrmsg`: family, length of the prefix, flags and scope, each a byte, and the index.
+    let mut header = [0; 8];
+    header[4..].copy_from_slice(&device.unwrap_or(0).to_ne_bytes());
+    Query::new(RTM_GETADDR, &header)
 }
 
 /// Reads an address; `None` for a family other than IPv4 and IPv6, and for a device that `name_of` doesn't know (it

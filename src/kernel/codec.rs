@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::route::Family;
 use super::snapshot::{Names, gone};
-use super::socket::{self, Request};
-use super::{Error, Indices, address, link, route};
+use super::socket::Request;
+use super::{Error, Indices, address, link, message, route};
 use crate::state::{InterfaceName, State};
 
 /// The messages that make a state.
@@ -23,7 +23,7 @@ pub fn encode(state: &State) -> Result<Messages, Error> {
     let indices: Indices = devices.iter().copied().zip(1..).collect();
     let missing = |device| Error::Malformed(format!("no device {device}"));
     let mut bytes = Vec::new();
-    let mut put = |Request { message, flags }| socket::encode(&mut bytes, message, flags, 0);
+    let mut put = |Request { message, flags }| message::write(&mut bytes, message, flags, 0);
     for (name, tunnel) in &state.tunnels {
         let requests = link::create(*name, indices.get(name).copied(), tunnel, &indices);
         requests.map_err(missing)?.into_iter().for_each(&mut put);
@@ -65,7 +65,7 @@ impl Messages {
         const RTM_NEWROUTE: u16 = 24;
         let name_of = |index| self.names.get(index);
         let (mut tunnels, mut addresses, mut routes) = (Vec::new(), Vec::new(), Vec::new());
-        for message in socket::messages(&self.bytes) {
+        for message in message::messages(&self.bytes) {
             let (header, payload) = message?;
             match header.message_type {
                 RTM_NEWLINK => {

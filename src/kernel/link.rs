@@ -5,27 +5,33 @@ use std::net::{IpAddr, Ipv4Addr};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoIpTunnel, InfoKind, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, TunnelEncapFlags,
+    LinkFlags, LinkInfo, LinkMessage, TunnelEncapFlags,
 };
 use smol_str::SmolStr;
 
+use super::message::Query;
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL, Request};
 use super::{Error, Indices, wire};
 use crate::state::{
     AdminState, Counters, Device, Encap, InterfaceName, Ipip, Kind, Mode, Tos, Ttl, Tunnel,
 };
 
+const RTM_GETLINK: u16 = 18;
+/// `struct ifinfomsg`, all zeros.
+const ANY_DEVICE: [u8; 16] = [0; 16];
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_GROUP: u16 = 27;
+const IFLA_EXT_MASK: u16 = 29;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFF_UP: u32 = 1;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 const IPPROTO_ANY: u8 = 0;
 const IPPROTO_IPIP: u8 = 4;
@@ -51,24 +57,18 @@ pub(super) struct RawTunnel {
 }
 
 /// A request for every device. Without `counters` the kernel leaves IPv6's statistics out, the longest of all.
-pub(super) fn dump(counters: bool) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    if !counters {
-        message
-            .attributes
-            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+pub(super) fn dump(counters: bool) -> Query {
+    let query = Query::new(RTM_GETLINK, &ANY_DEVICE);
+    match counters {
+        true => query,
+        false => query.with(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes()),
     }
-    RouteNetlinkMessage::GetLink(message)
 }
 
 /// A request for one device, without its statistics.
-pub(super) fn look_up(name: InterfaceName) -> RouteNetlinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_string()),
-        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
-    ];
-    RouteNetlinkMessage::GetLink(message)
+pub(super) fn look_up(name: InterfaceName) -> Query {
+    let name = format!("{name}\0");
+    dump(false).with(IFLA_IFNAME, name.as_bytes())
 }
 
 /// Reads a device.

@@ -5,6 +5,7 @@ mod address;
 pub mod codec;
 mod execute;
 mod link;
+mod message;
 mod monitor;
 mod netns;
 #[cfg(test)]

@@ -4,15 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop,
     RouteNextHopFlags, RouteScope, RouteType as WireType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::message::Query;
 use super::socket::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request};
 use super::{Error, Indices, wire};
 use crate::state::{InterfaceName, NextHop, NextHops, Path, Route, RouteKey, RouteType, Scope};
 
+const RTM_GETROUTE: u16 = 26;
 pub(super) const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const RTA_DST: u16 = 1;
@@ -30,30 +32,45 @@ const RTAX_MTU: u16 = 2;
 const RTAX_ADVMSS: u16 = 8;
 const RTNH_F_ONLINK: u32 = 4;
 const RTM_F_CLONED: u32 = 0x200;
+const RTM_F_LOOKUP_TABLE: u32 = 0x1000;
+const RTM_F_FIB_MATCH: u32 = 0x2000;
 
 /// A family, as a dump asks for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Family {
-    V4,
-    V6,
+    V4 = AF_INET,
+    V6 = AF_INET6,
 }
 
 /// A request for the routes of one family in every table; of one protocol and by way of one device, where the kernel
 /// filters dumps.
-pub(super) fn dump(
-    family: Family,
-    protocol: Option<u8>,
-    device: Option<u32>,
-) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    message.header = RouteHeader::default();
-    message.header.address_family = match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    };
-    message.header.protocol = protocol.unwrap_or(0).into();
-    message.attributes.extend(device.map(RouteAttribute::Oif));
-    RouteNetlinkMessage::GetRoute(message)
+pub(super) fn dump(family: Family, protocol: Option<u8>, device: Option<u32>) -> Query {
+    let protocol = protocol.unwrap_or(0);
+    let query = Query::new(RTM_GETROUTE, &header(family, 0, protocol, 0));
+    match device {
+        Some(index) => query.with(RTA_OIF, &index.to_ne_bytes()),
+        None => query,
+    }
+}
+
+/// `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope and type, each a byte, and flags.
+fn header(family: Family, prefix_len: u8, protocol: u8, flags: u32) -> [u8; 12] {
+    let [a, b, c, d] = flags.to_ne_bytes();
+    [
+        family as u8,
+        prefix_len,
+        0,
+        0,
+        0,
+        protocol,
+        0,
+        0,
+        a,
+        b,
+        c,
+        d,
+    ]
 }
 
 /// The kinds of route, ours and the kernel's.
@@ -84,12 +101,12 @@ pub(super) fn decode(
         ..,
     ] = *header;
     let flags = wire::u32(&header[8..])?;
-    let (expected, unspecified) = match family {
-        Family::V4 => (AF_INET, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        Family::V6 => (AF_INET6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    let unspecified = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     // A kernel without IPv6 answers a request for IPv6 with the routes of every family.
-    if wire_family != expected || source_len != 0 || flags & RTM_F_CLONED != 0 {
+    if wire_family != family as u8 || source_len != 0 || flags & RTM_F_CLONED != 0 {
         return Ok(None);
     }
     let (mut to, mut metric, mut table) = (unspecified, 0, u32::from(table));
@@ -320,20 +337,14 @@ fn gateway(via: IpAddr, to: &IpNet) -> RouteAttribute {
 }
 
 /// A request for the route to an address, as the table holds it.
-pub(super) fn look_up(address: IpAddr) -> RouteNetlinkMessage {
-    let mut message = RouteMessage::default();
-    (
-        message.header.address_family,
-        message.header.destination_prefix_length,
-    ) = match address {
-        IpAddr::V4(_) => (AddressFamily::Inet, 32),
-        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-    };
-    message.header.flags = RouteFlags::FibMatch | RouteFlags::LookupTable;
-    message
-        .attributes
-        .push(RouteAttribute::Destination(address.into()));
-    RouteNetlinkMessage::GetRoute(message)
+pub(super) fn look_up(address: IpAddr) -> Query {
+    let flags = RTM_F_FIB_MATCH | RTM_F_LOOKUP_TABLE;
+    match address {
+        IpAddr::V4(address) => Query::new(RTM_GETROUTE, &header(Family::V4, 32, 0, flags))
+            .with(RTA_DST, &address.octets()),
+        IpAddr::V6(address) => Query::new(RTM_GETROUTE, &header(Family::V6, 128, 0, flags))
+            .with(RTA_DST, &address.octets()),
+    }
 }
 
 /// The way that a looked-up route leads, if it leads out of the host. `mtu_of` tells a device's.

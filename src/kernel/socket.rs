@@ -8,11 +8,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 use std::{mem, ptr};
 
-use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use rustix::net::sockopt;
 
+use super::message::{self, HEADER, Header, Query, messages};
 use super::{Error, Refusal, wire};
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -31,7 +31,6 @@ pub(super) const NLM_F_REPLACE: u16 = 0x100;
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NLMSG_HEADER: usize = 16;
 /// `NLMSGERR_ATTR_MSG`: the kernel's sentence.
 const ATTR_MESSAGE: u16 = 1;
 
@@ -120,30 +119,25 @@ impl Channel {
     /// whoever compares afterwards has the last word.
     pub(super) fn dump<S: Default>(
         &mut self,
-        request: &RouteNetlinkMessage,
+        query: &Query,
         mut each: impl FnMut(&mut S, u16, &[u8]) -> Result<(), Error>,
     ) -> Result<S, Error> {
         for _ in 1..DUMP_TRIES {
             let mut seen = S::default();
-            if self.dump_once(request, &mut |kind, payload| each(&mut seen, kind, payload))? {
+            if self.dump_once(query, &mut |kind, payload| each(&mut seen, kind, payload))? {
                 return Ok(seen);
             }
         }
         let mut seen = S::default();
-        self.dump_once(request, &mut |kind, payload| each(&mut seen, kind, payload))?;
+        self.dump_once(query, &mut |kind, payload| each(&mut seen, kind, payload))?;
         Ok(seen)
     }
 
     /// One dump. False: it was torn.
-    fn dump_once(
-        &mut self,
-        request: &RouteNetlinkMessage,
-        each: &mut EachMessage,
-    ) -> Result<bool, Error> {
+    fn dump_once(&mut self, query: &Query, each: &mut EachMessage) -> Result<bool, Error> {
         let sequence = self.next_sequence();
         let mut bytes = Vec::new();
-        let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        encode(&mut bytes, request.clone(), flags, sequence);
+        query.write(&mut bytes, NLM_F_REQUEST | NLM_F_DUMP, sequence);
         self.send(&bytes)?;
         let (mut whole, mut done, mut failed) = (true, false, Ok(()));
         while !done {
@@ -221,7 +215,7 @@ impl Channel {
                 requests.len() == 0 || count == BATCH_MESSAGES || bytes.len() > BATCH_BYTES;
             let ack = if is_last { NLM_F_ACK } else { 0 };
             let sequence = self.next_sequence();
-            encode(&mut bytes, message, NLM_F_REQUEST | flags | ack, sequence);
+            message::write(&mut bytes, message, NLM_F_REQUEST | flags | ack, sequence);
             if is_last {
                 break;
             }
@@ -234,17 +228,15 @@ impl Channel {
     /// for again.
     pub(super) fn look_up(
         &mut self,
-        requests: &[RouteNetlinkMessage],
+        queries: &[Query],
         answer_bytes: usize,
         mut each: impl FnMut(usize, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let at_once = (RECEIVE_BYTES / answer_bytes).min(BATCH_MESSAGES);
-        for (chunk, messages) in requests.chunks(at_once).enumerate() {
+        for (chunk, some) in queries.chunks(at_once).enumerate() {
             let start = chunk * at_once;
-            for long in
-                self.look_up_at_once(messages, |index, payload| each(start + index, payload))?
-            {
-                let alone = &messages[long..=long];
+            for long in self.look_up_at_once(some, |index, payload| each(start + index, payload))? {
+                let alone = &some[long..=long];
                 let longer =
                     self.look_up_at_once(alone, |_, payload| each(start + long, payload))?;
                 if !longer.is_empty() {
@@ -258,21 +250,21 @@ impl Channel {
     /// Look-ups that share the receive buffer. Which of them have an answer that is too long for that.
     fn look_up_at_once(
         &mut self,
-        requests: &[RouteNetlinkMessage],
+        queries: &[Query],
         mut each: impl FnMut(usize, &[u8]) -> Result<(), Error>,
     ) -> Result<Vec<usize>, Error> {
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        for request in requests {
+        for query in queries {
             let sequence = self.next_sequence();
-            encode(&mut bytes, request.clone(), NLM_F_REQUEST, sequence);
+            query.write(&mut bytes, NLM_F_REQUEST, sequence);
         }
         self.send(&bytes)?;
-        let (mut waiting, mut long) = (requests.len(), Vec::new());
+        let (mut waiting, mut long) = (queries.len(), Vec::new());
         while waiting > 0 {
-            self.receive_slots(requests.len(), |header, payload| {
+            self.receive_slots(queries.len(), |header, payload| {
                 let index = header.sequence_number.wrapping_sub(first) as usize;
-                if index >= requests.len() {
+                if index >= queries.len() {
                     return Ok(());
                 }
                 waiting = waiting.saturating_sub(1);
@@ -402,54 +394,13 @@ fn receive_many(socket: &Socket, mut slots: Vec<IoSliceMut>) -> io::Result<Vec<u
     Ok(lengths.map(|header| header.msg_len as usize).collect())
 }
 
-/// The messages in a row, each with its payload. After one that is malformed there is no other.
-pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<(Header, &[u8]), Error>> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let bytes = std::mem::take(&mut rest);
-        let message = (!bytes.is_empty()).then(|| Header::split(bytes))?;
-        Some(message.map(|(header, payload, next)| {
-            rest = next;
-            (header, payload)
-        }))
-    })
-}
-
-/// `struct nlmsghdr`.
-pub(super) struct Header {
-    pub(super) message_type: u16,
-    flags: u16,
-    sequence_number: u32,
-}
-
-impl Header {
-    fn split(bytes: &[u8]) -> Result<(Self, &[u8], &[u8]), Error> {
-        let header = Self::of(bytes)?;
-        let length = wire::u32(bytes)? as usize;
-        let payload = bytes
-            .get(NLMSG_HEADER..length)
-            .ok_or_else(|| wire::malformed("message length"))?;
-        let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Ok((header, payload, next))
-    }
-
-    fn of(bytes: &[u8]) -> Result<Self, Error> {
-        let (raw, _) = wire::split::<NLMSG_HEADER>(bytes)?;
-        Ok(Self {
-            message_type: u16::from_ne_bytes([raw[4], raw[5]]),
-            flags: u16::from_ne_bytes([raw[6], raw[7]]),
-            sequence_number: u32::from_ne_bytes([raw[8], raw[9], raw[10], raw[11]]),
-        })
-    }
-}
-
 /// The refusal in an error message: `struct nlmsgerr`, then the request's header (and body, unless capped), then
 /// attributes with the kernel's sentence.
 fn refusal(header: &Header, payload: &[u8], code: i32) -> Refusal {
     let attributes = if header.message_type == NLMSG_DONE {
         payload.get(4..)
     } else if header.flags & NLM_F_CAPPED != 0 {
-        payload.get(4 + NLMSG_HEADER..)
+        payload.get(4 + HEADER..)
     } else {
         let length = payload
             .get(4..8)
@@ -467,16 +418,4 @@ fn refusal(header: &Header, payload: &[u8], code: i32) -> Refusal {
         errno: code.checked_neg().unwrap_or(0),
         sentence: sentence.map(|(_, value)| wire::text(value).into()),
     }
-}
-
-/// Appends a message.
-pub(super) fn encode(bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16, sequence: u32) {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    message.finalize();
-    let start = bytes.len();
-    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    message.serialize(&mut bytes[start..]);
 }

@@ -1,4 +1,4 @@
-//! Reading netlink attributes where they lie, without a copy and without trust.
+//! Netlink attributes, read where they lie, without a copy and without trust.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,6 +36,15 @@ impl<'a> Iterator for Attributes<'a> {
         self.0 = rest.get((length + 3) & !3..).unwrap_or_default();
         Some(Ok((u16::from_ne_bytes(kind) & NLA_TYPE_MASK, value)))
     }
+}
+
+/// Appends an attribute, of at most 65531 bytes.
+pub(super) fn put(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = 4 + value.len() as u16;
+    body.extend(length.to_ne_bytes());
+    body.extend(kind.to_ne_bytes());
+    body.extend(value);
+    body.resize(body.len().next_multiple_of(4), 0);
 }
 
 pub(super) fn malformed(what: &str) -> Error {
