@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use smol_str::ToSmolStr;
 
 use crate::state::{
     Address, AddressKey, AdminState, Ascending, Desired, InterfaceName, Ipip, Kind, Lengths,
     MAIN_TABLE, Mode, NextHop, NextHops, Observed, Route, RouteKey, RouteType, Scope, State,
-    Tunnel, Unmet, prefixes,
+    Tunnel, Unmet, prefixes, sorted_map,
 };
 use crate::topology::{
     self, Effective, Endpoint, Hops, Host, Mtu, PeerRoute, Topology, TunnelKind,
@@ -157,9 +156,7 @@ impl Build<'_> {
             let made = ready
                 .into_iter()
                 .map(|(name, own)| (name, self.tunnel(name, own, state)));
-            // One that is filled one by one leaves half of its room empty.
-            let mut made: BTreeMap<InterfaceName, Tunnel> = made.collect();
-            state.tunnels.append(&mut made);
+            state.tunnels.append(&mut sorted_map(made.collect()));
             waiting = rest;
         }
     }
@@ -224,7 +221,7 @@ impl Build<'_> {
             let list = list.iter();
             list.map(move |address| (address.key(device), self.address(device, address)))
         });
-        addresses.collect()
+        sorted_map(addresses.collect())
     }
 
     fn address(&self, device: InterfaceName, address: &topology::Address) -> Address {
@@ -234,7 +231,7 @@ impl Build<'_> {
                 address
                     .label
                     .as_ref()
-                    .map_or_else(|| device.to_smolstr(), |label| label.0.clone()),
+                    .map_or_else(|| device.text(), |label| label.0.clone()),
             ),
             IpAddr::V6(_) => None,
         };
@@ -404,11 +401,11 @@ fn append(
 ) {
     let part = (count / PARTS).max(LEAST_PART);
     loop {
-        let mut some: BTreeMap<RouteKey, Route> = routes.by_ref().take(part).collect();
+        let some: Vec<(RouteKey, Route)> = routes.by_ref().take(part).collect();
         if some.is_empty() {
             return;
         }
-        known.append(&mut some);
+        known.append(&mut sorted_map(some));
     }
 }
 

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 /// What sshd sets: the client's address and port, and this host's (sshd(8)).
 const VARIABLE: &str = "SSH_CONNECTION";
+/// The process that no connection starts.
+const INIT: u32 = 1;
 /// How far up it's looked for who still knows it.
 const MOST_ANCESTORS: usize = 32;
 /// What an environment seldom is longer than, bytes.
@@ -32,9 +34,11 @@ fn ancestors() -> impl Iterator<Item = u32> {
         // The program's name, in brackets, may hold anything.
         let (_, rest) = stat.rsplit_once(')')?;
         let parent: u32 = rest.split_whitespace().nth(1)?.parse().ok()?;
-        (parent > 0).then_some(parent)
+        Some(parent)
     };
-    std::iter::successors(Some(std::os::unix::process::parent_id()), parent).take(MOST_ANCESTORS)
+    let up = std::iter::successors(Some(std::os::unix::process::parent_id()), parent);
+    up.take(MOST_ANCESTORS)
+        .take_while(|process| *process > INIT)
 }
 
 fn connection_of(process: u32) -> Option<String> {

@@ -7,7 +7,9 @@ use super::route::Family;
 use super::socket::Channel;
 use super::{Error, Indices, address, link, route};
 use crate::plan::Scope;
-use crate::state::{Address, AddressKey, Device, InterfaceName, Observed, Route, RouteKey};
+use crate::state::{
+    Address, AddressKey, Device, InterfaceName, Observed, Route, RouteKey, sorted_map,
+};
 
 /// What a snapshot shall hold.
 #[derive(Debug, Clone)]
@@ -116,12 +118,10 @@ impl Names {
     }
 }
 
-/// Devices as they are read, before the index of each is known. A map that is made of a list is half as large as one that
-/// is filled one by one.
+/// Devices as they are read, before the index of each is known.
 #[derive(Default)]
 struct Links {
-    devices: Vec<(InterfaceName, Device)>,
-    tunnels: Vec<(InterfaceName, link::RawTunnel)>,
+    all: Vec<(InterfaceName, Device, Option<link::RawTunnel>)>,
     alternative_names: BTreeMap<InterfaceName, InterfaceName>,
 }
 
@@ -131,25 +131,26 @@ impl Links {
         if let Some(statistics) = raw.statistics.filter(|_| counters) {
             raw.device.counters = Some(link::counters(statistics)?.into());
         }
-        self.tunnels
-            .extend(raw.tunnel.map(|tunnel| (raw.name, tunnel)));
         let others = raw.alternative_names.into_iter();
         self.alternative_names
             .extend(others.map(|other| (other, raw.name)));
-        self.devices.push((raw.name, raw.device));
+        self.all.push((raw.name, raw.device, raw.tunnel));
         Ok(())
     }
 
     fn enter(mut self, observed: &mut Observed) -> Names {
-        observed
-            .devices
-            .append(&mut self.devices.into_iter().collect());
+        self.all.sort_unstable_by_key(|(name, ..)| *name);
+        let tunnels = self.all.iter_mut();
+        let tunnels = tunnels.filter_map(|(name, _, tunnel)| Some((*name, tunnel.take()?)));
+        let tunnels: Vec<_> = tunnels.collect();
+        let devices = self.all.into_iter().map(|(name, device, _)| (name, device));
+        observed.devices.append(&mut devices.collect());
         observed
             .alternative_names
             .append(&mut self.alternative_names);
         let names = Names::of(observed);
         let name_of = |index| names.get(index).unwrap_or_else(|| gone(index));
-        let tunnels = self.tunnels.into_iter();
+        let tunnels = tunnels.into_iter();
         let tunnels = tunnels.map(|(name, tunnel)| (name, tunnel.named(name_of)));
         observed.state.tunnels.append(&mut tunnels.collect());
         names
@@ -199,11 +200,29 @@ struct Addresses {
     all: Vec<(AddressKey, Address)>,
     secondaries: BTreeSet<AddressKey>,
     ipv4_order: Vec<AddressKey>,
+    /// The IPv4 address that came last.
+    last: Option<AddressKey>,
+}
+
+impl Addresses {
+    /// Mostly there is nothing to note: a device has one address. The kernel lists them device by device.
+    fn note_order(&mut self, key: AddressKey) {
+        if !key.local.is_ipv4() {
+            return;
+        }
+        let before = self.last.replace(key);
+        if let Some(before) = before.filter(|before| before.device == key.device) {
+            if self.ipv4_order.last() != Some(&before) {
+                self.ipv4_order.push(before);
+            }
+            self.ipv4_order.push(key);
+        }
+    }
 }
 
 fn addresses(channel: &mut Channel, observed: &mut Observed, names: &Names) -> Result<(), Error> {
     let seen = addresses_of(channel, names, None)?;
-    observed.state.addresses = seen.all.into_iter().collect();
+    observed.state.addresses = sorted_map(seen.all);
     observed.secondaries = seen.secondaries;
     observed.ipv4_order = seen.ipv4_order;
     Ok(())
@@ -223,9 +242,7 @@ fn addresses_of(
         if raw.secondary {
             seen.secondaries.insert(raw.key);
         }
-        if raw.key.local.is_ipv4() {
-            seen.ipv4_order.push(raw.key);
-        }
+        seen.note_order(raw.key);
         seen.all.push((raw.key, raw.address));
         Ok(())
     })

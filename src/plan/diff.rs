@@ -90,6 +90,15 @@ fn left_behind(
         .collect()
 }
 
+fn undesired_tunnels<'a>(
+    desired: &'a State,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a InterfaceName, &'a Tunnel)> {
+    let mut desired = Ascending::new(&desired.tunnels);
+    let there = observed.state.tunnels.iter();
+    there.filter(move |(name, _)| desired.get(name).is_none())
+}
+
 fn wants_outside(desired: &State) -> bool {
     let ours = |device: &InterfaceName| desired.tunnels.contains_key(device);
     let on_tunnel = |route: &Route| route.devices().any(|device| ours(&device));
@@ -176,8 +185,7 @@ impl Diff<'_> {
                 }
             }
         }
-        let there = self.observed.state.tunnels.iter();
-        let goes: Vec<_> = there
+        let goes: Vec<_> = undesired_tunnels(self.desired, self.observed)
             .filter(|(name, from)| self.goes(**name, from))
             .collect();
         if goes.is_empty() {
@@ -219,16 +227,14 @@ impl Diff<'_> {
 
     /// A tunnel that isn't ours, under another name, with the endpoints that one of ours wants.
     fn endpoints(&mut self) {
-        let foreign: BTreeMap<Endpoints, InterfaceName> = self
-            .observed
-            .state
-            .tunnels
-            .iter()
-            .filter(|(name, tunnel)| {
-                !self.desired.tunnels.contains_key(name) && !self.goes(**name, tunnel)
-            })
-            .map(|(name, tunnel)| (tunnel.endpoints(), *name))
-            .collect();
+        let foreign: BTreeMap<Endpoints, InterfaceName> =
+            undesired_tunnels(self.desired, self.observed)
+                .filter(|(name, tunnel)| !self.goes(**name, tunnel))
+                .map(|(name, tunnel)| (tunnel.endpoints(), *name))
+                .collect();
+        if foreign.is_empty() {
+            return;
+        }
         let known = |name: &InterfaceName| !self.unmet.contains_key(name);
         for (name, tunnel) in self.desired.tunnels.iter().filter(|(name, _)| known(name)) {
             if let Some(other) = foreign.get(&tunnel.endpoints()) {
@@ -346,12 +352,14 @@ impl Diff<'_> {
                 self.route(key, Delta::Create(to.clone()));
                 continue;
             };
+            if from == to {
+                continue;
+            }
             let shared = shared_keys.contains(&key);
             let ours = from.protocol == self.terms.protocol
                 && self.whose_route(from) != Whose::Theirs
                 && !shared;
-            if from == to {
-            } else if ours || (self.terms.adopt && !shared) {
+            if ours || (self.terms.adopt && !shared) {
                 self.route(
                     key,
                     Delta::Update {

@@ -1,8 +1,16 @@
-//! Look-ups in a sorted map by keys that only ascend: each costs a step or none, where a search costs one for each level.
+//! Sorted maps of whole lists: made in one go, and walked side by side.
 
 use std::collections::{BTreeMap, btree_map};
 use std::iter::Peekable;
 
+/// A map of entries with different keys. One that is filled one by one leaves half of its room empty, and sorting that keeps
+/// the order of equals takes room for a second list.
+pub(crate) fn sorted_map<K: Ord, V>(mut entries: Vec<(K, V)>) -> BTreeMap<K, V> {
+    entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    entries.into_iter().collect()
+}
+
+/// Look-ups by keys that only ascend: each costs a step or none, where a search costs one for each level of the map.
 pub(crate) struct Ascending<'a, K, V> {
     rest: Peekable<btree_map::Iter<'a, K, V>>,
 }

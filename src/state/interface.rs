@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use smol_str::SmolStr;
 use thiserror::Error;
 
 /// The kernel's `IFNAMSIZ`, its terminating NUL included (`include/uapi/linux/if.h`).
@@ -49,6 +50,11 @@ impl InterfaceName {
         let mut name = [0; IFNAMSIZ];
         name[..bytes.len()].copy_from_slice(bytes);
         Some(Self(name))
+    }
+
+    /// The name as it is, as far as it is UTF-8. [`Display`](fmt::Display) shows nothing that drives a terminal.
+    pub(crate) fn text(&self) -> SmolStr {
+        String::from_utf8_lossy(self.as_bytes()).into()
     }
 
     /// The name's bytes, without padding.

@@ -17,7 +17,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 pub use address::{Address, AddressKey, Lifetime};
-pub(crate) use ascending::Ascending;
+pub(crate) use ascending::{Ascending, sorted_map};
 pub use interface::{InterfaceName, InvalidName};
 pub use observed::{Counters, Device, Observed, Path};
 pub use route::{

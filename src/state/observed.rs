@@ -19,7 +19,8 @@ pub struct Observed {
     pub duplicate_routes: Vec<(RouteKey, Route)>,
     /// IPv4 addresses that stand behind another in the same network (`IFA_F_SECONDARY`) and may go when it goes.
     pub secondaries: BTreeSet<AddressKey>,
-    /// IPv4 addresses in the kernel's order: a device's first is the source of packets that nothing else gives one.
+    /// The IPv4 addresses of devices that have several, in the kernel's order: the first is the source of packets that
+    /// nothing else gives one.
     pub ipv4_order: Vec<AddressKey>,
     /// Every network device, tunnels included.
     pub devices: BTreeMap<InterfaceName, Device>,

@@ -1,6 +1,6 @@
 //! A route in one of the kernel's tables.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -47,24 +47,32 @@ pub(crate) fn prefixes(address: IpAddr) -> impl Iterator<Item = IpNet> {
         .filter_map(move |length| IpNet::new(address, length).ok().map(|net| net.trunc()))
 }
 
-/// The lengths of known prefixes: few, so that few prefixes of an address need be looked for.
+/// The lengths of known prefixes, few, each with the first and the last of its prefixes: so few prefixes of an address need
+/// be looked for, and mostly none, as overlay and underlay seldom lie among one another.
 #[derive(Debug, Default)]
-pub(crate) struct Lengths(BTreeSet<u8>);
+pub(crate) struct Lengths(BTreeMap<u8, (IpNet, IpNet)>);
 
 impl Lengths {
     /// Those of these prefixes.
     pub(crate) fn of(prefixes: impl Iterator<Item = IpNet>) -> Self {
-        Self(prefixes.map(|net| net.prefix_len()).collect())
+        let mut lengths = Self::default();
+        prefixes.for_each(|net| lengths.add(net));
+        lengths
     }
 
     pub(crate) fn add(&mut self, net: IpNet) {
-        self.0.insert(net.prefix_len());
+        let (first, last) = self.0.entry(net.prefix_len()).or_insert((net, net));
+        *first = net.min(*first);
+        *last = net.max(*last);
     }
 
     /// The networks that could hold an address, the longest first.
     pub(crate) fn holding(&self, ip: IpAddr) -> impl Iterator<Item = IpNet> {
         let lengths = self.0.iter().rev();
-        lengths.filter_map(move |&length| Some(IpNet::new(ip, length).ok()?.trunc()))
+        lengths.filter_map(move |(&length, (first, last))| {
+            let net = IpNet::new(ip, length).ok()?.trunc();
+            (*first..=*last).contains(&net).then_some(net)
+        })
     }
 }
 
@@ -249,5 +257,48 @@ impl fmt::Display for RouteKey {
             write!(f, " table {}", self.table)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_known_prefix_is_looked_for() {
+        let known: BTreeSet<IpNet> = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.1.0.0/16",
+            "10.9.0.0/16",
+            "10.1.2.0/24",
+            "2001:db8::/32",
+            "2001:db8:1::/48",
+            "fd00::/8",
+        ]
+        .iter()
+        .map(|net| net.parse().unwrap())
+        .collect();
+        let lengths = Lengths::of(known.iter().copied());
+        for address in [
+            "10.1.2.3",
+            "10.5.0.1",
+            "10.9.2.3",
+            "192.0.2.1",
+            "0.0.0.0",
+            "2001:db8:1::1",
+            "2001:db8:2::1",
+            "fd00::1",
+            "::1",
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            let found = lengths.holding(address).filter(|net| known.contains(net));
+            let expected = prefixes(address).filter(|net| known.contains(net));
+            assert!(found.eq(expected), "{address}");
+        }
+        let outside = lengths.holding([192, 0, 2, 1].into());
+        assert_eq!(outside.map(|net| net.prefix_len()).collect::<Vec<_>>(), [0]);
     }
 }

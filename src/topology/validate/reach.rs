@@ -299,7 +299,7 @@ struct Way {
 struct Ways {
     lengths: Lengths,
     ways: HashMap<IpNet, Way>,
-    /// This host's addresses: the local table comes before the main one.
+    /// Those of this host's addresses that are asked for: the local table comes before the main one.
     own: HashSet<IpAddr>,
 }
 
@@ -307,10 +307,12 @@ impl Ways {
     fn new(check: &Check, on_link: &OnLink, asked: &Asked) -> Self {
         let mut ways = Self::default();
         for written in check.written_addresses() {
-            ways.own.insert(written.address.address.net.addr());
-            if let Some(net) =
-                prefix_route(written.address).filter(|_| !check.is_down(written.device))
-            {
+            let own = written.address.address.net.addr();
+            if asked.has_one_in(own.into()) {
+                ways.own.insert(own);
+            }
+            let net = prefix_route(written.address).filter(|net| asked.has_one_in(*net));
+            if let Some(net) = net.filter(|_| !check.is_down(written.device)) {
                 ways.add(net, written.address.metric, vec![written.device]);
             }
         }
