@@ -52,22 +52,22 @@ const CASES: [Case; 11] = [
     case("a route in a list", ROUTES, (0.1, 350.0, 37_000.0), || {
         reading(list())
     }),
-    case("a tunnel", TUNNELS, (6.4, 850.0, 230_000.0), || {
+    case("a tunnel", TUNNELS, (6.4, 850.0, 208_000.0), || {
         reading(tunnels())
     }),
     case("a desired route", ROUTES, (0.5, 150.0, 12_000.0), || {
         wanting(list())
     }),
-    case("a desired tunnel", TUNNELS, (0.5, 480.0, 46_000.0), || {
+    case("a desired tunnel", TUNNELS, (0.5, 480.0, 32_000.0), || {
         wanting(tunnels())
     }),
-    case("no change of a route", ROUTES, (0.1, 10.0, 6_000.0), || {
+    case("no change of a route", ROUTES, (0.1, 10.0, 5_100.0), || {
         planning(list(), everything)
     }),
     case(
         "no change of a tunnel",
         TUNNELS,
-        (0.1, 10.0, 28_000.0),
+        (0.1, 10.0, 17_000.0),
         || planning(tunnels(), everything),
     ),
     case("a new route", ROUTES, (8.5, 600.0, 60_000.0), || {
