@@ -191,8 +191,9 @@ fn nobody_comes_between() {
     let host = crowded(&world, &hq(BEFORE));
     let before = without_numbers(host.seen());
     let run = interrupted(&host, &hq(AFTER), IN_THE_MIDDLE, || {
-        signal_run(&host, &["inherit"], Signal::STOP);
         signal_run(&host, &["apply"], Signal::KILL);
+        // Not before: the kernel wakes a stopped group whose parent goes (`kill_orphaned_pgrp`).
+        signal_run(&host, &["inherit"], Signal::STOP);
         host.try_apply(&hq(AFTER), &["--lock-timeout", "1"])
             .exits(1)
             .says("another tunnelform is at work");
