@@ -10,8 +10,8 @@ VENV := $(TARGET)/venv
 # routes are a hundred times as many. benches/README.md says more.
 PEERS := $(TARGET)/bench-peers
 BENCH_MAX ?= 10000
-# What `make release` and `make bench` build is built with a profile of the program's own runs. llvm-profdata, which makes
-# it, has to be of rustc's LLVM.
+# What `make release` builds, with a profile of the program's own runs. llvm-profdata, which makes that, has to be of rustc's
+# LLVM.
 COUNTING := $(abspath $(TARGET))/counting
 PROFILED := $(TARGET)/profiled
 LLVM = $(shell rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
@@ -72,14 +72,12 @@ build: ## build the release binary
 	$(CARGO) build --release --locked
 
 release: profile ## build the release binary with a profile of its own runs: the same program, faster; 15 minutes
-	$(call profiled) $(CARGO) build --release --locked --target-dir $(PROFILED)
+	RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(COUNTING)/profile" $(CARGO) build --release --locked --target-dir $(PROFILED)
 	@echo $(PROFILED)/release/tunnelform
 
 profile: booted
 	@[ -x "$$(rustc --print target-libdir)/../bin/llvm-profdata" ] || { $(call install,llvm-$(LLVM)); } || true
 	@CARGO=$(CARGO) benches/profile $(COUNTING)
-
-profiled = [ ! -e $(COUNTING)/profile ] || export RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(COUNTING)/profile";
 
 demo: booted build ## run examples/demo.sh on a kernel that has ipip, away from this machine's own network
 	tests/with-ipip examples/demo.sh $(BINARY)
@@ -94,10 +92,11 @@ kernel: booted ## the tests on a real kernel alone; FILTER=drift for some of the
 	$(CARGO) test --locked --test kernel -- $(FILTER)
 
 bench: booted bench-packages peers ## tunnelform beside ip, ifstate and ifupdown2, on one kernel; BENCH_MAX=1000 for less
-	@$(MAKE) --no-print-directory profile || echo "bench: WITHOUT a profile, as \`cargo build --release\` builds" >&2
-	$(call profiled) BENCH_MAX=$(BENCH_MAX) BENCH_ONLY='$(BENCH_ONLY)' BENCH_PEERS=$(abspath $(PEERS)) BENCH_RESULTS=$(abspath $(TARGET))/bench$(KERNEL:%=-%) \
-	TUNNELFORM_KERNEL_TIMEOUT=$${TUNNELFORM_KERNEL_TIMEOUT:-5400} TUNNELFORM_KERNEL_MEM=$${TUNNELFORM_KERNEL_MEM:-4096M} \
-		$(CARGO) bench --locked --bench side_by_side --target-dir $(PROFILED)
+	@if $(MAKE) --no-print-directory release; then export BENCH_TUNNELFORM=$(abspath $(PROFILED))/release/tunnelform; \
+	else echo "bench: WITHOUT a profile" >&2; fi; \
+	export BENCH_MAX=$(BENCH_MAX) BENCH_ONLY='$(BENCH_ONLY)' BENCH_PEERS=$(abspath $(PEERS)) BENCH_RESULTS=$(abspath $(TARGET))/bench$(KERNEL:%=-%) \
+	TUNNELFORM_KERNEL_TIMEOUT=$${TUNNELFORM_KERNEL_TIMEOUT:-5400} TUNNELFORM_KERNEL_MEM=$${TUNNELFORM_KERNEL_MEM:-4096M}; \
+	$(CARGO) bench --locked --bench side_by_side
 
 bench-packages: ; @$(call install,strace python3-venv)
 

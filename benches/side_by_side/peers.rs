@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{env, fs, io};
 
 use crate::workload::{Case, GATEWAYS, LOCAL, MTUS, Step, routes, tunnels};
 
@@ -210,15 +210,21 @@ split -l 40000 "$1" "$1." && for part in "$1."*; do ip -batch "$part" || exit; d
 
 /// This very program, which is also the raw one, and the one that measures.
 pub fn this_program() -> String {
-    let this = std::env::current_exe();
+    let this = env::current_exe();
     text(&this.unwrap_or_else(|error| panic!("no name of this program: {error}")))
+}
+
+/// Which tunnelform is measured; else the one that cargo has built for this program.
+const TUNNELFORM: &str = "BENCH_TUNNELFORM";
+
+/// The program that is measured.
+pub fn tunnelform() -> String {
+    env::var(TUNNELFORM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_tunnelform").to_owned())
 }
 
 /// tunnelform's command for a topology.
 pub fn apply(topology: &Path) -> Vec<String> {
-    [env!("CARGO_BIN_EXE_tunnelform"), "apply", &text(topology)]
-        .map(str::to_owned)
-        .to_vec()
+    vec![tunnelform(), "apply".to_owned(), text(topology)]
 }
 
 pub fn text(path: &Path) -> String {

@@ -7,10 +7,9 @@ use std::process::{Command, Stdio};
 use std::{fs, io};
 
 use crate::measure::Cost;
-use crate::peers::{text, this_program};
+use crate::peers::{text, this_program, tunnelform};
 use crate::report::time;
 
-const TUNNELFORM: &str = env!("CARGO_BIN_EXE_tunnelform");
 const SIZES: [u32; 5] = [100, 1_000, 10_000, 30_000, 100_000];
 
 struct Style {
@@ -115,7 +114,7 @@ fn cost(arguments: &[&str]) -> io::Result<Cost> {
     let mut best: Option<Cost> = None;
     for _ in 0..3 {
         let mut command = Command::new(this_program());
-        let output = output(command.args(["measure", TUNNELFORM]).args(arguments))?;
+        let output = output(command.args(["measure", &tunnelform()]).args(arguments))?;
         let cost: Cost = serde_json::from_slice(&output)?;
         if best.is_none_or(|best| cost.seconds < best.seconds) {
             best = Some(cost);
@@ -126,7 +125,7 @@ fn cost(arguments: &[&str]) -> io::Result<Cost> {
 
 /// How many objects are to be created.
 fn changes(plan: &[&str]) -> io::Result<String> {
-    let output = output(Command::new(TUNNELFORM).args(plan))?;
+    let output = output(Command::new(tunnelform()).args(plan))?;
     let text = String::from_utf8_lossy(&output);
     let count = text
         .lines()

@@ -8,7 +8,7 @@ use std::{fs, io, thread};
 use serde::Serialize;
 
 use crate::measure::Host;
-use crate::peers::{Field, Peer, this_program};
+use crate::peers::{Field, Peer, this_program, tunnelform};
 use crate::seen;
 use crate::workload::{Case, Step};
 
@@ -82,7 +82,7 @@ struct Daemon {
 impl Daemon {
     /// Once its first pass is over, and what that had set off.
     fn start(field: &Field, host: &Host) -> io::Result<Self> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tunnelform"))
+        let mut child = Command::new(tunnelform())
             .args(["watch", "--netns", host.name()])
             .arg(field.topology(Step::NoOp))
             .stdin(Stdio::null())
