@@ -193,6 +193,7 @@ fn nobody_comes_between() {
     let run = interrupted(&host, &hq(AFTER), IN_THE_MIDDLE, || {
         signal_run(&host, &["apply"], Signal::KILL);
         // Not before: the kernel wakes a stopped group whose parent goes (`kill_orphaned_pgrp`).
+        while !running(&host, &["apply"]).is_empty() {}
         signal_run(&host, &["inherit"], Signal::STOP);
         host.try_apply(&hq(AFTER), &["--lock-timeout", "1"])
             .exits(1)
@@ -205,6 +206,12 @@ fn nobody_comes_between() {
 
 /// Without a program to start, which may take longer than the rest of the apply.
 fn signal_run(host: &Host, commands: &[&str], signal: Signal) {
+    let found = running(host, commands).into_iter();
+    let signalled = found.filter(|pid| kill_process(*pid, signal).is_ok());
+    assert!(signalled.count() > 0, "no {commands:?} is there");
+}
+
+fn running(host: &Host, commands: &[&str]) -> Vec<Pid> {
     let is_meant = |command: &[u8]| {
         let command = String::from_utf8_lossy(command);
         let mut words = command.trim_end_matches('\0').split('\0');
@@ -221,9 +228,7 @@ fn signal_run(host: &Host, commands: &[&str], signal: Signal) {
         command.is_ok_and(|command| is_meant(&command))
     });
     let ids = found.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    let signalled = ids.filter_map(Pid::from_raw);
-    let signalled = signalled.filter(|pid| kill_process(*pid, signal).is_ok());
-    assert!(signalled.count() > 0, "no {commands:?} is there");
+    ids.filter_map(Pid::from_raw).collect()
 }
 
 fn message_not_sent() {
